@@ -1,3 +1,3 @@
-"""Holdfast: a Docker-compatible container engine whose heart is volumes."""
+"""Holdfast: a container engine for the Docker Engine API whose heart is volumes."""
 
 __version__ = "0.1.0"

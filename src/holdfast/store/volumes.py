@@ -1,0 +1,133 @@
+"""Rows of volumes and of the references that containers hold on them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from holdfast.store.database import Database
+
+VOLUME_TABLES = """
+CREATE TABLE volumes (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    driver TEXT NOT NULL,
+    pool TEXT NOT NULL,
+    labels TEXT,
+    options TEXT,
+    created_at REAL NOT NULL
+) STRICT;
+CREATE TABLE volume_refs (
+    volume_id TEXT NOT NULL REFERENCES volumes (id),
+    container_id TEXT NOT NULL,
+    anonymous INTEGER NOT NULL,
+    PRIMARY KEY (container_id, volume_id)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRecord:
+    """What the catalogue knows of a volume.
+
+    `id` never changes and is never reused; `name` is free again once the volume is removed. `labels` and `options`
+    are exactly what create received, None included. `created_at` is in seconds since the Unix epoch.
+    """
+
+    id: str
+    name: str
+    driver: str
+    pool: str
+    labels: Mapping[str, str] | None
+    options: Mapping[str, str] | None
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRef:
+    """A container's hold on a volume; `anonymous` when the container did not name it."""
+
+    volume_id: str
+    container_id: str
+    anonymous: bool
+
+
+class VolumeTable:
+    """Volumes and references. Every write is on disk when it returns."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, records: Sequence[VolumeRecord], refs: Sequence[VolumeRef] = ()) -> None:
+        """Add volumes and references in one transaction. A reference that is there already stays as it is."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            for record in records:
+                connection.execute(
+                    "INSERT INTO volumes (id, name, driver, pool, labels, options, created_at) VALUES (?,?,?,?,?,?,?)",
+                    (
+                        record.id,
+                        record.name,
+                        record.driver,
+                        record.pool,
+                        _to_json(record.labels),
+                        _to_json(record.options),
+                        record.created_at,
+                    ),
+                )
+            connection.executemany(
+                "INSERT OR IGNORE INTO volume_refs (volume_id, container_id, anonymous) VALUES (?, ?, ?)",
+                [(ref.volume_id, ref.container_id, int(ref.anonymous)) for ref in refs],
+            )
+
+        self._database.write(work)
+
+    def remove(self, volume_id: str) -> None:
+        """Forget a volume and every reference to it; one that is not there is no error."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM volume_refs WHERE volume_id = ?", (volume_id,))
+            connection.execute("DELETE FROM volumes WHERE id = ?", (volume_id,))
+
+        self._database.write(work)
+
+    def release(self, container_ids: Sequence[str]) -> None:
+        """Drop every reference that these containers hold."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "DELETE FROM volume_refs WHERE container_id = ?", [(container_id,) for container_id in container_ids]
+            )
+
+        self._database.write(work)
+
+    def all(self) -> list[VolumeRecord]:
+        """Give every volume, by name."""
+        rows = self._database.read(
+            lambda connection: connection.execute(
+                "SELECT id, name, driver, pool, labels, options, created_at FROM volumes ORDER BY name"
+            ).fetchall()
+        )
+        return [VolumeRecord(*row[:4], _from_json(row[4]), _from_json(row[5]), row[6]) for row in rows]
+
+    def refs(self) -> list[VolumeRef]:
+        """Give every reference."""
+        rows = self._database.read(
+            lambda connection: connection.execute(
+                "SELECT volume_id, container_id, anonymous FROM volume_refs ORDER BY container_id, volume_id"
+            ).fetchall()
+        )
+        return [VolumeRef(row[0], row[1], bool(row[2])) for row in rows]
+
+
+def _to_json(mapping: Mapping[str, str] | None) -> str | None:
+    return None if mapping is None else json.dumps(dict(mapping), ensure_ascii=False)
+
+
+def _from_json(text: str | None) -> Mapping[str, str] | None:
+    if text is None:
+        return None
+    mapping: Mapping[str, str] = json.loads(text)
+    return mapping
