@@ -1,0 +1,1 @@
+"""The life of containers: the only room that joins volumes, images, runtime and network."""
