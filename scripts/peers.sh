@@ -1,0 +1,59 @@
+#!/bin/bash
+# Programs of others, for tests and comparisons: fetched from Debian and unpacked below build/peers/root. Nothing is
+# installed, so no service starts and no package of the machine changes.
+#
+# usage: peers.sh private PACKAGE...   from the machine's own suite
+#        peers.sh client               the stock docker client and Compose, from Debian's newest suite
+#        peers.sh engine               the same, with dockerd and containerd
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+mkdir -p "$peers/root" "$peers/stamps" "$peers/deb"
+
+# The mirror that this machine takes Debian from, by apt's own account.
+debian_mirror() {
+    apt-get indextargets --format '$(ORIGIN) $(REPO_URI) $(COMPONENT)' 'Created-By: Packages' |
+        awk '$1 == "Debian" && $3 == "main" && $2 !~ /security/ { sub(/\/$/, "", $2); print $2; exit }'
+}
+
+# unpack NAME APT_OPTION... -- PACKAGE...: once; a stamp says that it is done.
+unpack() {
+    local name=$1 options=() package
+    shift
+    while [ "$1" != -- ]; do options+=("$1"); shift; done
+    shift
+    local folder=$peers/deb/$name
+    rm -rf "$folder" && mkdir -p "$folder"
+    (cd "$folder" && apt-get -qq -o APT::Sandbox::User=root "${options[@]}" download "$@" >&2) || return 1
+    for package in "$folder"/*.deb; do dpkg -x "$package" "$peers/root"; done
+    rm -rf "$folder"
+    : >"$peers/stamps/$name"
+}
+
+newest() {
+    local name=$1 state=$peers/apt mirror suite=sid
+    shift
+    [ ! -e "$peers/stamps/$name" ] || return 0
+    [ -n "$(debian_mirror)" ] || apt-get -qq update || true
+    mirror=$(debian_mirror)
+    [ -n "$mirror" ] || die "no Debian mirror among this machine's apt sources, so $* cannot be fetched"
+    say "Fetching $* of Debian $suite ..."
+    mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
+    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$mirror" "$suite" >"$state/sources.list"
+    local options=(-o "Dir::State::Lists=$state/lists" -o "Dir::Cache=$state/cache" -o "Dir::Etc::SourceList=$state/sources.list" -o Dir::Etc::SourceParts=-)
+    apt-get -qq -o APT::Sandbox::User=root "${options[@]}" update
+    unpack "$name" "${options[@]}" -- "${@/%//$suite}" || die "could not fetch $*"
+}
+
+case ${1:-} in
+    private)
+        shift
+        for package in "$@"; do
+            [ ! -e "$peers/stamps/$package" ] || continue
+            say "Fetching $package ..."
+            unpack "$package" -- "$package" || { apt-get -qq update || true; unpack "$package" -- "$package"; } || die "could not fetch $package"
+        done
+        ;;
+    client) newest client docker-cli docker-compose ;;
+    engine) newest engine docker-cli docker-compose docker.io containerd ;;
+    *) die "usage: peers.sh private PACKAGE... | client | engine" ;;
+esac
