@@ -2,7 +2,7 @@
 # mypy, ruff and shellcheck over everything; goes on after a failure, so that one run shows all.
 set -uo pipefail
 . "$(dirname "$0")/lib.sh"
-cd "$project"
+cd "$project" || exit
 failed=0
 check() { say "== $1"; "${@:2}" || failed=1; }
 check "ruff" .venv/bin/ruff check --quiet .

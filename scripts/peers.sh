@@ -10,6 +10,7 @@ set -euo pipefail
 mkdir -p "$peers/root" "$peers/stamps" "$peers/deb"
 
 # The mirror that this machine takes Debian from, by apt's own account.
+# shellcheck disable=SC2016  # apt expands these, not the shell
 debian_mirror() {
     apt-get indextargets --format '$(ORIGIN) $(REPO_URI) $(COMPONENT)' 'Created-By: Packages' |
         awk '$1 == "Debian" && $3 == "main" && $2 !~ /security/ { sub(/\/$/, "", $2); print $2; exit }'

@@ -4,7 +4,7 @@
 set -uo pipefail
 . "$(dirname "$0")/lib.sh"
 use_paths
-cd "$project"
+cd "$project" || exit
 goal=$1
 shift
 case $goal in
