@@ -21,7 +21,7 @@ ALLOWED_SKIPS = ("this kernel", "this machine", "recorded", "only on")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of our own."""
-    parser.addoption("--soak", type=int, default=0, metavar="SECONDS", help="time for the random kill test; 0: a few rounds")
+    parser.addoption("--soak", type=int, default=0, metavar="SECONDS", help="time for the random kill test")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

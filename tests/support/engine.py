@@ -110,7 +110,7 @@ class Engine:
             if self.process.poll() is not None:
                 if faults:
                     return
-                raise AssertionError(f"the engine ended with {self.process.returncode} at its start:\n{self.log_tail()}")
+                raise AssertionError(f"the engine ended at its start ({self.process.returncode}):\n{self.log_tail()}")
             if self.answers():
                 return
             time.sleep(0.02)
@@ -226,8 +226,12 @@ class Engine:
 
     def _client(self, argv: Sequence[str], check: bool, stdin: bytes) -> subprocess.CompletedProcess[str]:
         environment = {
-            "PATH": PATH, "LANG": "C.UTF-8", "HOME": str(self.folder), "DOCKER_CONFIG": str(self.folder / "docker-config"),
-            "DOCKER_HOST": f"unix://{self.socket_path}", "HOLDFAST_SOCKET": str(self.socket_path),
+            "PATH": PATH,
+            "LANG": "C.UTF-8",
+            "HOME": str(self.folder),
+            "DOCKER_CONFIG": str(self.folder / "docker-config"),
+            "DOCKER_HOST": f"unix://{self.socket_path}",
+            "HOLDFAST_SOCKET": str(self.socket_path),
         }
         done = subprocess.run(argv, env=environment, input=stdin, capture_output=True, timeout=100, check=False)
         out, errors = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
@@ -275,7 +279,7 @@ def _remove_cgroups(root: Path) -> None:
     if not root.is_dir():
         return
     deadline = time.monotonic() + 5
-    for folder in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True) + [root]:
+    for folder in [*sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True), root]:
         while True:
             try:
                 folder.rmdir()
