@@ -50,9 +50,7 @@ class Config:
         return self.state_root / "holdfast.db"
 
 
-def load(
-    flags: Mapping[str, Any], environment: Mapping[str, str] | None = None, file: Path | None = None
-) -> Config:
+def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None, file: Path | None = None) -> Config:
     """Read the configuration. `flags` holds only what was given on the command line.
 
     Environment variables are `HOLDFAST_` and the field's name in capitals. The file is TOML with the fields' names at
@@ -68,7 +66,10 @@ def load(
         if variable in environment:
             values[name], sources[name] = environment[variable], f"environment variable {variable}"
     if "HOLDFAST_SOCKET" in environment:
-        values["socket_path"], sources["socket_path"] = environment["HOLDFAST_SOCKET"], "environment variable HOLDFAST_SOCKET"
+        values["socket_path"], sources["socket_path"] = (
+            environment["HOLDFAST_SOCKET"],
+            "environment variable HOLDFAST_SOCKET",
+        )
     for name, value in flags.items():
         values[name], sources[name] = value, "flag --" + name.replace("_", "-")
     converted: dict[str, Any] = {}

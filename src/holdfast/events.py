@@ -33,7 +33,13 @@ class EventBus:
         self._listeners: list[Callable[[Event], None]] = []
 
     def publish(
-        self, type: str, action: str, actor_id: str, attributes: Mapping[str, str] | None = None, *, scope: str = "local"
+        self,
+        type: str,
+        action: str,
+        actor_id: str,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        scope: str = "local",
     ) -> Event:
         """Record an event and call every listener, in this thread; times never run backwards."""
         with self._guard:
@@ -47,7 +53,9 @@ class EventBus:
             listener(event)
         return event
 
-    def subscribe(self, listener: Callable[[Event], None], *, since_ns: int | None = None) -> tuple[list[Event], Callable[[], None]]:
+    def subscribe(
+        self, listener: Callable[[Event], None], *, since_ns: int | None = None
+    ) -> tuple[list[Event], Callable[[], None]]:
         """Call `listener` for every later event; it must not block.
 
         Gives the remembered events from `since_ns` on (none if it is None) and a function that ends the subscription;

@@ -16,9 +16,7 @@ class _LineFormatter(logging.Formatter):
     default_msec_format = "%s.%03dZ"
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = "".join(
-            f" {key}={_quote(str(value))}" for key, value in vars(record).items() if key not in _STANDARD
-        )
+        facts = "".join(f" {key}={_quote(str(value))}" for key, value in vars(record).items() if key not in _STANDARD)
         room = record.name.removeprefix("holdfast.")
         line = f"{self.formatTime(record)} {record.levelname} {room}: {record.getMessage()}{facts}"
         if record.exc_info:

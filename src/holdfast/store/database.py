@@ -125,7 +125,7 @@ class Database:
                 else:
                     self._run_apart(job)
             connection.execute("COMMIT")
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - handed to the writers that wait for it
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             failure = (
@@ -144,7 +144,7 @@ class Database:
         self._writer.execute("SAVEPOINT job")
         try:
             job.result = job.work(self._writer)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - handed to the writer whose work it is
             self._writer.execute("ROLLBACK TO job")
             job.error = error
         self._writer.execute("RELEASE job")

@@ -110,7 +110,9 @@ class VolumeTable:
                 "SELECT id, name, driver, pool, labels, options, created_at FROM volumes ORDER BY name"
             ).fetchall()
         )
-        return [VolumeRecord(*row[:4], _from_json(row[4]), _from_json(row[5]), row[6]) for row in rows]
+        return [
+            VolumeRecord(row[0], row[1], row[2], row[3], _from_json(row[4]), _from_json(row[5]), row[6]) for row in rows
+        ]
 
     def refs(self) -> list[VolumeRef]:
         """Give every reference."""

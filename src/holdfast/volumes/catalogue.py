@@ -1,0 +1,91 @@
+"""The volumes and references of this engine in memory, backed row for row by the store.
+
+The engine is the only writer of its store, so reading never touches the disk. A change is written first and shown
+after: what a reader sees is always on disk.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from holdfast.store import Store
+from holdfast.store.volumes import VolumeRecord, VolumeRef
+
+
+class Catalogue:
+    """Volumes by name and who refers to them. Safe from any thread; callers hold the volume's lock to change it."""
+
+    def __init__(self, store: Store) -> None:
+        self._table = store.volumes
+        self._guard = threading.Lock()
+        self._records = {record.name: record for record in self._table.all()}
+        self._names = {record.id: record.name for record in self._records.values()}
+        self._refs: dict[str, dict[str, bool]] = {}
+        self._held: dict[str, set[str]] = {}
+        self._remember(self._table.refs())
+
+    def get(self, name: str) -> VolumeRecord | None:
+        """Give the volume of this name."""
+        return self._records.get(name)
+
+    def all(self) -> list[VolumeRecord]:
+        """Give every volume, by name."""
+        with self._guard:
+            return [self._records[name] for name in sorted(self._records)]
+
+    def refs(self, record: VolumeRecord) -> list[str]:
+        """Give the ids of the containers that refer to a volume, sorted."""
+        with self._guard:
+            return sorted(self._refs.get(record.id, ()))
+
+    def is_referenced(self, record: VolumeRecord) -> bool:
+        """Tell whether any container refers to the volume."""
+        return bool(self._refs.get(record.id))
+
+    def holders(self) -> list[str]:
+        """Give every container that holds a reference."""
+        with self._guard:
+            return sorted(self._held)
+
+    def held_by(self, container_id: str) -> list[tuple[VolumeRecord, bool]]:
+        """Give the volumes that a container holds, each with whether it holds it anonymously."""
+        with self._guard:
+            return [
+                (self._records[self._names[volume_id]], self._refs[volume_id][container_id])
+                for volume_id in sorted(self._held.get(container_id, ()))
+            ]
+
+    def add(self, records: Sequence[VolumeRecord], refs: Sequence[VolumeRef] = ()) -> None:
+        """Record volumes and references, on disk when this returns."""
+        self._table.add(records, refs)
+        with self._guard:
+            for record in records:
+                self._records[record.name] = record
+                self._names[record.id] = record.name
+        self._remember(refs)
+
+    def remove(self, record: VolumeRecord) -> None:
+        """Forget a volume, on disk when this returns."""
+        self._table.remove(record.id)
+        with self._guard:
+            self._records.pop(record.name, None)
+            self._names.pop(record.id, None)
+            for container_id in self._refs.pop(record.id, ()):
+                self._held[container_id].discard(record.id)
+
+    def release(self, container_ids: Sequence[str]) -> None:
+        """Drop every reference of these containers, on disk when this returns."""
+        if not any(self._held.get(container_id) for container_id in container_ids):
+            return
+        self._table.release(container_ids)
+        with self._guard:
+            for container_id in container_ids:
+                for volume_id in self._held.pop(container_id, ()):
+                    self._refs[volume_id].pop(container_id, None)
+
+    def _remember(self, refs: Sequence[VolumeRef]) -> None:
+        with self._guard:
+            for ref in refs:
+                self._refs.setdefault(ref.volume_id, {}).setdefault(ref.container_id, ref.anonymous)
+                self._held.setdefault(ref.container_id, set()).add(ref.volume_id)

@@ -1,0 +1,259 @@
+"""The local driver: volumes as directories of a pool on this machine.
+
+    <pool>/volumes/                    0701, as Docker lays it out
+        <name>/                        0701
+            _data/                     what containers see
+            volume.json                0600, the record: the catalogue can be rebuilt from it
+            .fill-<id>/                a copy from an image that is not complete yet
+        .new-<id>/                     a volume that is not made yet
+    <pool>/trash/                      0700
+        <id>/                          a removed volume, whole, until its space is taken back
+
+The file system is the journal: a volume is prepared under `.new-<id>` and appears by one rename; it goes by one rename
+into the trash. Whatever moment the engine or the machine dies at, `recover` finds either the one name or the other.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import queue
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from holdfast import faults, log
+from holdfast.errors import InvalidParameter, NotFound, System
+from holdfast.kernel.path import fsync_fd, owned_fd, remove_tree, rename_noreplace, tree_size_bytes
+from holdfast.store.volumes import VolumeRecord
+from holdfast.volumes.drivers.base import Capabilities, DriverVolume
+
+logger = log.get(__name__)
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DATA = "_data"
+RECORD = "volume.json"
+_STAGED = ".new-"
+_RECORD_LIMIT_BYTES = 4 << 20
+
+
+class LocalDriver:
+    """Volumes of one pool: a directory whose file system holds `volumes/` and `trash/`."""
+
+    name = "local"
+    capabilities = Capabilities(scope="local")
+
+    def __init__(self, pool_root: Path) -> None:
+        """Use the pool at `pool_root`, making its directories. Raises OSError."""
+        self.volumes_root = pool_root / "volumes"
+        self.trash_root = pool_root / "trash"
+        for path, mode in ((self.volumes_root, 0o701), (self.trash_root, 0o700)):
+            path.mkdir(mode=mode, parents=True, exist_ok=True)
+            path.chmod(mode)
+        self._volumes_fd = os.open(self.volumes_root, _DIRECTORY)
+        self._trash_fd = os.open(self.trash_root, _DIRECTORY)
+        self._mounts: dict[str, set[str]] = {}
+        self._guard = threading.Lock()
+        self._reclaim: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._reclaimer: threading.Thread | None = None
+
+    def validate(self, name: str, options: Mapping[str, str] | None) -> None:
+        """Raise InvalidParameter in Docker's words for a name or an option that the driver refuses."""
+        if len(name) < 2:
+            raise InvalidParameter("volume name is too short, names should be at least two alphanumeric characters")
+        if not _NAME.fullmatch(name):
+            raise InvalidParameter(
+                f"{_quote(name)} includes invalid characters for a local volume name, "
+                'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. '
+                "If you intended to pass a host directory, use absolute path"
+            )
+        if len(name.encode()) > 255:
+            raise InvalidParameter(f"volume name is too long: {len(name)} characters, at most 255 are allowed")
+        for option in options or {}:
+            raise InvalidParameter(f"invalid option: {_quote(option)}")
+
+    def create(self, record: VolumeRecord) -> None:
+        """Make the volume; when this returns its directory, data directory and record are on disk.
+
+        Raises System; nothing is left behind then.
+        """
+        staged = _STAGED + record.id
+        try:
+            os.mkdir(staged, 0o701, dir_fd=self._volumes_fd)
+            try:
+                with owned_fd(os.open(staged, _DIRECTORY, dir_fd=self._volumes_fd)) as directory:
+                    os.mkdir(DATA, 0o755, dir_fd=directory)
+                    _write_record(directory, record)
+                    fsync_fd(directory)
+                faults.point("volume-staged")
+                rename_noreplace(self._volumes_fd, staged, self._volumes_fd, record.name)
+            except BaseException:
+                remove_tree(self._volumes_fd, staged)
+                raise
+            fsync_fd(self._volumes_fd)
+        except OSError as error:
+            raise System(
+                f"error while creating volume root path '{self.volumes_root / record.name}': {_why(error)}"
+            ) from error
+
+    def list(self) -> Sequence[DriverVolume]:
+        """Give every volume found on disk, with the record stored beside its data where that can be read."""
+        found: list[DriverVolume] = []
+        for name in sorted(os.listdir(self._volumes_fd)):
+            if not _NAME.fullmatch(name):
+                continue
+            try:
+                with owned_fd(os.open(name, _DIRECTORY, dir_fd=self._volumes_fd)) as directory:
+                    os.stat(DATA, dir_fd=directory, follow_symlinks=False)
+                    found.append(DriverVolume(name, _read_record(directory, name)))
+            except OSError as error:
+                logger.warning("not a volume", extra={"path": self.volumes_root / name, "error": _why(error)})
+        return found
+
+    def exists(self, name: str) -> bool:
+        """Tell whether a volume directory of this name is there."""
+        try:
+            os.stat(name, dir_fd=self._volumes_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def mountpoint(self, record: VolumeRecord) -> Path:
+        """Give `<pool>/volumes/<name>/_data`."""
+        return self.volumes_root / record.name / DATA
+
+    def mount(self, record: VolumeRecord, mount_id: str) -> Path:
+        """Count the mount and give the data's path. Raises NotFound if the directory is gone."""
+        if not self.exists(record.name):
+            raise NotFound(
+                f"get {record.name}: no such volume", hint=f"its directory {self.volumes_root / record.name} is gone"
+            )
+        with self._guard:
+            self._mounts.setdefault(record.id, set()).add(mount_id)
+        return self.mountpoint(record)
+
+    def unmount(self, record: VolumeRecord, mount_id: str) -> None:
+        """Drop the mount from the count; an id that is not counted is no error."""
+        with self._guard:
+            ids = self._mounts.get(record.id, set())
+            ids.discard(mount_id)
+            if not ids:
+                self._mounts.pop(record.id, None)
+
+    def is_mounted(self, record: VolumeRecord) -> bool:
+        """Tell whether any mount is counted."""
+        with self._guard:
+            return record.id in self._mounts
+
+    def remove(self, record: VolumeRecord) -> None:
+        """Rename the volume into the trash, on disk when this returns; its space comes back in the background.
+
+        Raises System in Docker's words: active mounts, or what the file system says.
+        """
+        if self.is_mounted(record):
+            raise System("volume has active mounts")
+        try:
+            rename_noreplace(self._volumes_fd, record.name, self._trash_fd, record.id)
+            fsync_fd(self._trash_fd)
+            fsync_fd(self._volumes_fd)
+        except FileNotFoundError:
+            logger.warning("volume directory was gone already", extra={"volume": record.name})
+            return
+        except OSError as error:
+            raise System(f"error removing volume path '{self.volumes_root / record.name}': {_why(error)}") from error
+        faults.point("volume-in-trash")
+
+    def reclaim(self, volume_id: str) -> None:
+        """Take back the space of a removed volume, in the background."""
+        with self._guard:
+            if self._reclaimer is None:
+                self._reclaimer = threading.Thread(target=self._empty_trash, name="volume-reclaim", daemon=True)
+                self._reclaimer.start()
+        self._reclaim.put(volume_id)
+
+    def in_trash(self) -> frozenset[str]:
+        """Give the ids of removed volumes whose space is not taken back yet."""
+        return frozenset(os.listdir(self._trash_fd))
+
+    def recover(self) -> None:
+        """Clear away what a dead engine left half-made. To be called before any other call."""
+        for name in os.listdir(self._volumes_fd):
+            if name.startswith(_STAGED):
+                logger.info("removing half-made volume", extra={"path": self.volumes_root / name})
+                remove_tree(self._volumes_fd, name)
+
+    def size_bytes(self, record: VolumeRecord) -> int:
+        """Give the apparent size of the volume's regular files, hard links once; -1 if it vanished meanwhile."""
+        try:
+            with (
+                owned_fd(os.open(record.name, _DIRECTORY, dir_fd=self._volumes_fd)) as directory,
+                owned_fd(os.open(DATA, _DIRECTORY, dir_fd=directory)) as data,
+            ):
+                return tree_size_bytes(data)
+        except OSError:
+            return -1
+
+    def open_volume(self, record: VolumeRecord) -> int:
+        """Give an fd on the volume's own directory, the parent of its data. Raises OSError."""
+        return os.open(record.name, _DIRECTORY, dir_fd=self._volumes_fd)
+
+    def close(self) -> None:
+        """Stop taking back space; what is left is taken back after the next start."""
+        if self._reclaimer is not None:
+            self._reclaim.put(None)
+            self._reclaimer.join(timeout=5)
+
+    def _empty_trash(self) -> None:
+        while (volume_id := self._reclaim.get()) is not None:
+            try:
+                remove_tree(self._trash_fd, volume_id)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                logger.warning(
+                    "cannot take back space", extra={"path": self.trash_root / volume_id, "error": _why(error)}
+                )
+
+
+def _write_record(directory: int, record: VolumeRecord) -> None:
+    content = {
+        "id": record.id,
+        "name": record.name,
+        "driver": record.driver,
+        "pool": record.pool,
+        "labels": record.labels,
+        "options": record.options,
+        "created_at": record.created_at,
+    }
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with owned_fd(os.open(RECORD, flags, 0o600, dir_fd=directory)) as file:
+        data = memoryview(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape"))
+        while data:
+            data = data[os.write(file, data) :]
+        fsync_fd(file)
+
+
+def _read_record(directory: int, name: str) -> VolumeRecord | None:
+    """Read a volume's record; None if it is missing, damaged or another volume's."""
+    try:
+        with owned_fd(os.open(RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)) as file:
+            content = json.loads(os.read(file, _RECORD_LIMIT_BYTES))
+        record = VolumeRecord(**content)
+        return record if record.name == name and re.fullmatch(r"[0-9a-f]{64}", record.id) else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        logger.warning("volume record is damaged", extra={"volume": name, "error": error})
+        return None
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _why(error: OSError) -> str:
+    """Give the kernel's words for an error, lower case as Docker prints them."""
+    return (error.strerror or errno.errorcode.get(error.errno or 0, str(error))).lower()

@@ -1,0 +1,446 @@
+"""The volumes of this engine: made, found, held, mounted, removed.
+
+Every change of one volume happens under its name's lock. A volume is made by its driver first and recorded after, and
+removed by its driver first and forgotten after; `restore` settles whatever a dead engine left between the two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from holdfast import faults, log
+from holdfast.errors import Conflict, EngineError, InvalidParameter, NotFound, System
+from holdfast.events import EventBus
+from holdfast.kernel.path import open_beneath
+from holdfast.locks import NamedLocks
+from holdfast.store import Store
+from holdfast.store.volumes import VolumeRecord, VolumeRef
+from holdfast.volumes import copyup
+from holdfast.volumes.catalogue import Catalogue
+from holdfast.volumes.drivers.base import VolumeDriver
+from holdfast.volumes.drivers.local import LocalDriver
+from holdfast.volumes.filters import VolumeFilters, parse_list_filters, parse_prune_filters
+from holdfast.volumes.model import ANONYMOUS_LABEL, Pruned, Usage, Volume
+from holdfast.volumes.mounts import DEFAULT_DRIVER, MountPoint
+
+logger = log.get(__name__)
+
+DEFAULT_POOL = "default"
+_ALL_DIGITS = re.compile(r"[0-9]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A volume that a container asks for, and the mount points that ask for it."""
+
+    name: str
+    first: MountPoint
+    anonymous: bool
+
+
+class Volumes:
+    """The volume service. Calls block; errors are in Docker's words. Safe from any thread."""
+
+    def __init__(self, store: Store, events: EventBus, local: LocalDriver) -> None:
+        """Serve the volumes in `store`; `restore` must be called before anything else."""
+        self._events = events
+        self._local = local
+        self._drivers: dict[str, VolumeDriver] = {local.name: local}
+        self._locks = NamedLocks()
+        self._catalogue = Catalogue(store)
+        self._pruning = threading.Lock()
+
+    # --- made, found, removed -------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        name: str = "",
+        driver: str = "",
+        options: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Volume:
+        """Make a volume, or give the one that has the name already, unchanged.
+
+        An empty name makes an anonymous volume. Raises InvalidParameter, NotFound (driver), Conflict, System.
+        Source: Docker Engine API, VolumeCreate.
+        """
+        anonymous = not name
+        if anonymous:
+            name = _new_id()
+            labels = {**(labels or {}), ANONYMOUS_LABEL: ""}
+        with self._locks.hold(name):
+            record, made = self._make(name, driver, options, labels)
+            if made:
+                self._record([record], [])
+        return self._show(record)
+
+    def get(self, name: str) -> Volume:
+        """Give the volume of exactly this name. Raises NotFound."""
+        return self._show(self._find(name))
+
+    def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[Volume]:
+        """Give the volumes that pass Docker's filters, by name. Raises InvalidParameter for a bad filter."""
+        wanted = parse_list_filters(filters or {})
+        return [self._show(record) for record in self._catalogue.all() if self._passes(record, wanted)]
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        """Remove a volume; with `force` one that is not there is no error.
+
+        Raises NotFound, Conflict when a container refers to it, System. Source: Docker Engine API, VolumeDelete.
+        """
+        with self._locks.hold(name):
+            try:
+                record = self._find(name)
+            except NotFound:
+                if force:
+                    return
+                raise
+            self._remove(record)
+
+    def prune(self, filters: Mapping[str, Sequence[str]], api_version: tuple[int, int]) -> Pruned:
+        """Remove the local volumes without options that nobody refers to: anonymous ones, or all if so filtered.
+
+        Raises InvalidParameter for a bad filter, Conflict while another prune runs. Source: Docker Engine API,
+        VolumePrune; before API 1.42 all means all.
+        """
+        wanted = parse_prune_filters(filters, api_version)
+        if not self._pruning.acquire(blocking=False):
+            raise Conflict("a prune operation is already running")
+        try:
+            names: list[str] = []
+            reclaimed = 0
+            for record in self._catalogue.all():
+                if record.driver != DEFAULT_DRIVER or record.options or not self._passes(record, wanted):
+                    continue
+                with self._locks.hold(record.name):
+                    if self._catalogue.get(record.name) != record or self._catalogue.is_referenced(record):
+                        continue
+                    size = max(0, self._local.size_bytes(record))
+                    try:
+                        self._remove(record)
+                    except EngineError as error:
+                        logger.warning("prune left a volume", extra={"volume": record.name, "error": error})
+                        continue
+                names.append(record.name)
+                reclaimed += size
+        finally:
+            self._pruning.release()
+        self._events.publish("volume", "prune", "", {"reclaimed": str(reclaimed)})
+        return Pruned(tuple(names), reclaimed)
+
+    def disk_usage(self) -> Sequence[Usage]:
+        """Measure every local volume without options."""
+        return [
+            Usage(self._show(record), len(self._catalogue.refs(record)), self._local.size_bytes(record))
+            for record in self._catalogue.all()
+            if record.driver == DEFAULT_DRIVER and not record.options
+        ]
+
+    # --- held and mounted by containers ---------------------------------------------------------------------------
+
+    def attach(self, container_id: str, points: Sequence[MountPoint]) -> tuple[MountPoint, ...]:
+        """Give a container its volumes: make what is missing and take the references, all of it or nothing.
+
+        The points come back with volume names and sources filled in. Named volumes that were made stay if a later one
+        fails, as with Docker; anonymous ones do not. Raises what `create` raises.
+        """
+        named = [
+            replace(point, name=_new_id(), labels={**(point.labels or {}), ANONYMOUS_LABEL: ""})
+            if point.type == "volume" and not point.name
+            else point
+            for point in points
+        ]
+        wanted: dict[str, _Wanted] = {}
+        for point in named:
+            if point.type == "volume":
+                known = wanted.get(point.name)
+                wanted[point.name] = _Wanted(
+                    point.name,
+                    known.first if known else point,
+                    point.anonymous and (known is None or known.anonymous),
+                )
+        if not wanted:
+            return tuple(named)
+        with contextlib.ExitStack() as held:
+            for name in sorted(wanted):
+                held.enter_context(self._locks.hold(name))
+            records = self._attach(container_id, [wanted[name] for name in sorted(wanted)])
+        return tuple(
+            replace(
+                point,
+                source=str(self._driver(records[point.name].driver).mountpoint(records[point.name])),
+                driver=records[point.name].driver,
+            )
+            if point.type == "volume"
+            else point
+            for point in named
+        )
+
+    def release(self, container_id: str, *, remove_anonymous: bool) -> None:
+        """Drop a container's references and, if asked, remove the anonymous volumes that nobody else holds.
+
+        A volume that cannot be removed is logged and stays. Source: Docker Engine API, ContainerDelete `v`.
+        """
+        held = self._catalogue.held_by(container_id)
+        self._catalogue.release([container_id])
+        if not remove_anonymous:
+            return
+        for record, anonymous in held:
+            if not anonymous:
+                continue
+            with self._locks.hold(record.name):
+                if self._catalogue.get(record.name) != record or self._catalogue.is_referenced(record):
+                    continue
+                try:
+                    self._remove(record)
+                except EngineError as error:
+                    logger.warning(
+                        "anonymous volume stays", extra={"volume": record.name, "ref": container_id, "error": error}
+                    )
+
+    def fill(self, point: MountPoint, rootfs: Path) -> None:
+        """Copy what the image has at the mount point's destination into its volume, if the volume is empty.
+
+        `rootfs` is the container's mounted root. Interrupted or failed, it leaves the volume empty. Raises
+        InvalidParameter, System in Docker's words. Source: Docker's guide "Volumes", populate a volume.
+        """
+        if point.type != "volume" or not point.copy_data:
+            return
+        source = copyup.open_source(rootfs, point)
+        if source is None:
+            return
+        mount_id = _new_id()
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, source)
+            stack.enter_context(self._locks.hold(point.name))
+            record = self._find(point.name)
+            driver = self._driver(record.driver)
+            path = driver.mount(record, mount_id)
+            stack.callback(driver.unmount, record, mount_id)
+            copyup.fill(source, path, point.subpath, record.name)
+
+    def mount(self, container_id: str, point: MountPoint) -> int:
+        """Make a volume's data reachable for a container that starts and give an fd (O_PATH) on it, subpath applied.
+
+        The caller closes the fd and passes the same point to `unmount` later. Raises NotFound for a volume or subpath
+        that is gone, InvalidParameter for a subpath that escapes, System.
+        """
+        with self._locks.hold(point.name):
+            record = self._find(point.name)
+            driver = self._driver(record.driver)
+            path = driver.mount(record, point.mount_id or container_id)
+            try:
+                fd = _open_data(path, point.subpath)
+            except BaseException:
+                driver.unmount(record, point.mount_id or container_id)
+                raise
+        self._events.publish(
+            "volume",
+            "mount",
+            record.name,
+            {
+                "driver": record.driver,
+                "container": container_id,
+                "destination": point.destination,
+                "read/write": "true" if point.rw else "false",
+                "propagation": point.propagation,
+            },
+        )
+        return fd
+
+    def unmount(self, container_id: str, point: MountPoint) -> None:
+        """End what `mount` began. A volume that is gone is no error. Raises what the driver raises."""
+        with self._locks.hold(point.name):
+            record = self._catalogue.get(point.name)
+            if record is None:
+                return
+            self._driver(record.driver).unmount(record, point.mount_id or container_id)
+        self._events.publish("volume", "unmount", record.name, {"driver": record.driver, "container": container_id})
+
+    def remount(self, container_id: str, point: MountPoint) -> None:
+        """Count the mount of a container that runs on from an earlier engine; nothing is mounted, no event is sent."""
+        with self._locks.hold(point.name):
+            record = self._catalogue.get(point.name)
+            if record is not None:
+                self._driver(record.driver).mount(record, point.mount_id or container_id)
+
+    # --- after a restart ------------------------------------------------------------------------------------------
+
+    def restore(self, containers: Collection[str]) -> None:
+        """Bring catalogue and disk together after a start; `containers` are the ids of those that are recorded.
+
+        Half-made volumes go, removals that had begun are finished, directories that are volumes and unknown are
+        adopted, rows whose directory is gone are dropped, and so are references of containers that never came to be,
+        with the anonymous volumes made for them.
+        """
+        self._local.recover()
+        copyup.recover(self._local)
+        known = {record.name: record for record in self._catalogue.all() if record.driver == DEFAULT_DRIVER}
+        on_disk = {volume.name: volume.record for volume in self._local.list()}
+        trash = self._local.in_trash()
+        for name, record in known.items():
+            if name in on_disk:
+                continue
+            if record.id in trash:
+                logger.info("finishing removal", extra={"volume": name})
+            else:
+                logger.warning("volume directory is gone, dropping its record", extra={"volume": name})
+            self._catalogue.remove(record)
+        adopted = []
+        for name, stored in on_disk.items():
+            if name not in known and self._catalogue.get(name) is None:
+                logger.info("adopting volume found on disk", extra={"volume": name})
+                adopted.append(
+                    stored or VolumeRecord(_new_id(), name, DEFAULT_DRIVER, DEFAULT_POOL, None, None, time.time())
+                )
+        if adopted:
+            self._catalogue.add(adopted)
+        for container_id in self._catalogue.holders():
+            if container_id not in containers:
+                logger.info("releasing volumes of a container that never was", extra={"ref": container_id})
+                self.release(container_id, remove_anonymous=True)
+        for volume_id in trash:
+            self._local.reclaim(volume_id)
+
+    def close(self) -> None:
+        """Stop background work."""
+        self._local.close()
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _attach(self, container_id: str, wanted: Sequence[_Wanted]) -> dict[str, VolumeRecord]:
+        """Make and reference volumes; the caller holds all their locks."""
+        records: dict[str, VolumeRecord] = {}
+        made: list[VolumeRecord] = []
+        with contextlib.ExitStack() as undo:
+            for want in wanted:
+                point = want.first
+                record, new = self._make(want.name, _asked_driver(point), point.options, point.labels)
+                records[want.name] = record
+                if new:
+                    made.append(record)
+                    undo.callback(self._unmake, record, keep=not want.anonymous)
+            refs = [VolumeRef(records[want.name].id, container_id, want.anonymous) for want in wanted]
+            self._record(made, refs)
+            undo.pop_all()
+        return records
+
+    def _unmake(self, record: VolumeRecord, *, keep: bool) -> None:
+        """Undo `_make`: Docker keeps a named volume whose container could not be created, an anonymous one goes."""
+        if keep:
+            self._record([record], [])
+            return
+        self._driver(record.driver).remove(record)
+        self._local.reclaim(record.id)
+
+    def _make(
+        self, name: str, driver_name: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None
+    ) -> tuple[VolumeRecord, bool]:
+        """Give the volume of this name and whether the driver made it now; the caller holds the lock and records it."""
+        known = self._catalogue.get(name)
+        try:
+            driver = self._driver(driver_name or (known.driver if known else DEFAULT_DRIVER))
+        except NotFound as error:
+            raise error.within(f"create {name}") from None
+        if known is not None:
+            if known.driver != driver.name:
+                raise Conflict(
+                    f"create {name}: driver '{known.driver}' already has volume '{name}': volume name must be unique"
+                )
+            return known, False
+        record = VolumeRecord(_new_id(), name, driver.name, DEFAULT_POOL, labels, options, time.time())
+        try:
+            driver.validate(name, options)
+            driver.create(record)
+        except EngineError as error:
+            raise error.within(f"create {name}") from error
+        return record, True
+
+    def _record(self, records: Sequence[VolumeRecord], refs: Sequence[VolumeRef]) -> None:
+        """Record what drivers made, then tell."""
+        if records:
+            faults.point("volume-created-not-recorded")
+        self._catalogue.add(records, refs)
+        if records:
+            faults.point("volume-recorded-not-told")
+        for record in records:
+            self._events.publish("volume", "create", record.name, {"driver": record.driver})
+
+    def _remove(self, record: VolumeRecord) -> None:
+        """Remove one volume; the caller holds its lock."""
+        refs = self._catalogue.refs(record)
+        if refs:
+            raise Conflict(
+                f"remove {record.name}: volume is in use - [{', '.join(refs)}]",
+                hint="remove the containers that use it first",
+            )
+        faults.point("volume-removing")
+        try:
+            self._driver(record.driver).remove(record)
+        except EngineError as error:
+            raise error.within(f"remove {record.name}") from error
+        faults.point("volume-removed-not-forgotten")
+        self._catalogue.remove(record)
+        self._local.reclaim(record.id)
+        self._events.publish("volume", "destroy", record.name, {"driver": record.driver})
+
+    def _find(self, name: str) -> VolumeRecord:
+        record = self._catalogue.get(name)
+        if record is None:
+            raise NotFound(f"get {name}: no such volume" if name else "get: no such volume")
+        return record
+
+    def _driver(self, name: str) -> VolumeDriver:
+        driver = self._drivers.get(name)
+        if driver is None:
+            raise NotFound(f'error looking up volume plugin {name}: plugin "{name}" not found')
+        return driver
+
+    def _show(self, record: VolumeRecord) -> Volume:
+        driver = self._driver(record.driver)
+        return Volume(record, str(driver.mountpoint(record)), driver.capabilities.scope)
+
+    def _passes(self, record: VolumeRecord, filters: VolumeFilters) -> bool:
+        return filters.match(record, referenced=self._catalogue.is_referenced(record))
+
+
+def _asked_driver(point: MountPoint) -> str:
+    """Give the driver to ask for: a point that names no driver takes whatever the volume has."""
+    return "" if point.driver == DEFAULT_DRIVER else point.driver
+
+
+def _new_id() -> str:
+    """Give 64 random hexadecimal digits whose first twelve are not all decimal, as Docker's ids are."""
+    while True:
+        candidate = secrets.token_hex(32)
+        if not _ALL_DIGITS.match(candidate):
+            return candidate
+
+
+def _open_data(path: Path, subpath: str) -> int:
+    """Open a volume's data, or what lies at `subpath` in it, without ever leaving it."""
+    root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if not subpath:
+        return root
+    try:
+        return open_beneath(root, subpath, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        where = path / subpath
+        raise NotFound(f"cannot access path {where}: lstat {where}: no such file or directory") from error
+    except OSError as error:
+        if error.errno in (errno.EXDEV, errno.ELOOP):
+            raise InvalidParameter(
+                f"path concatenation escapes the base directory, base: {path}, subpath: {subpath}"
+            ) from error
+        raise System(f"cannot access path {path / subpath}: {error.strerror}") from error
+    finally:
+        os.close(root)
