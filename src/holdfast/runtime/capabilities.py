@@ -1,0 +1,68 @@
+"""Linux capabilities: their names, Docker's default set, and what `CapAdd` and `CapDrop` make of it.
+
+Source: capabilities(7); the default set and the order of rules are Docker's (`oci/caps`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from holdfast.errors import InvalidParameter
+
+ALL: Final = "ALL"
+
+NAMES: Final[tuple[str, ...]] = tuple(
+    "CAP_" + name
+    for name in (
+        "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
+        "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT "
+        "SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE "
+        "AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ "
+        "PERFMON BPF CHECKPOINT_RESTORE"
+    ).split()
+)
+"""In the kernel's order, number 0 first."""
+
+DEFAULT: Final[tuple[str, ...]] = tuple(
+    "CAP_" + name
+    for name in (
+        "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE "
+        "SYS_CHROOT KILL AUDIT_WRITE"
+    ).split()
+)
+"""What a container has when nothing is said: Docker's fourteen."""
+
+
+def normalize(names: Iterable[str], field: str) -> tuple[str, ...]:
+    """Bring `chown`, `Cap_Chown` and `CHOWN` to `CAP_CHOWN`, and any `all` to `ALL`.
+
+    `field` is `CapAdd` or `CapDrop`, for the message of the InvalidParameter that an unknown name raises.
+    """
+    result: list[str] = []
+    for name in names:
+        upper = name.upper()
+        if upper == ALL:
+            return (ALL,)
+        full = upper if upper.startswith("CAP_") else "CAP_" + upper
+        if full not in NAMES:
+            raise InvalidParameter(f'invalid {field}: unknown capability: "{full}"')
+        if full not in result:
+            result.append(full)
+    return tuple(result)
+
+
+def effective(add: Iterable[str], drop: Iterable[str], *, privileged: bool) -> tuple[str, ...]:
+    """Work out a container's capabilities by Docker's rules. Raises InvalidParameter for an unknown name.
+
+    `ALL` in `add` wins over the default set, `ALL` in `drop` leaves only `add`; privileged means every one.
+    """
+    added, dropped = normalize(add, "CapAdd"), normalize(drop, "CapDrop")
+    if privileged:
+        return NAMES
+    if added == (ALL,):
+        return tuple(name for name in NAMES if name not in dropped and dropped != (ALL,))
+    if dropped == (ALL,):
+        return added
+    kept = [name for name in DEFAULT if name not in dropped]
+    return tuple(kept + [name for name in added if name not in kept])

@@ -1,0 +1,463 @@
+"""The OCI spec of a container, from what Docker's API says about it. Pure: the machine comes in as `HostFacts`.
+
+Sources: OCI runtime spec 1.0.2, `config.md` and `config-linux.md`; defaults and their order are Docker's
+(`oci/defaults.go`, `daemon/oci_linux.go`).
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from holdfast.errors import InvalidParameter
+from holdfast.runtime import capabilities
+from holdfast.runtime.devices import DeviceNode
+from holdfast.runtime.seccomp import Profile
+from holdfast.runtime.user import User
+
+DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_SHM_BYTES: Final = 64 << 20
+INIT_DESTINATION: Final = "/sbin/docker-init"
+
+MASKED_PATHS: Final = (
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+READONLY_PATHS: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+_CPU_PERIOD_US: Final = 100_000
+_KERNEL_MOUNTS: Final = frozenset({"/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"})
+_DESCRIPTOR_DIRECTORY: Final = re.compile(r"/proc/(self|thread-self|[0-9]+)(/task/[0-9]+)?/(fd|cwd|root)(/|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class OciMount:
+    """One entry of the spec's `mounts`."""
+
+    destination: str
+    source: str
+    type: str = "bind"
+    options: tuple[str, ...] = ("rbind", "rprivate")
+
+
+@dataclass(frozen=True, slots=True)
+class Ulimit:
+    """A resource limit by Docker's name, `nofile` say; -1 is unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Limits in Docker's terms; 0 or "" is unset. `memory_swap_bytes` and `pids_limit` take -1 for unlimited."""
+
+    memory_bytes: int = 0
+    memory_swap_bytes: int = 0
+    memory_reservation_bytes: int = 0
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool = False
+    nano_cpus: int = 0
+    cpu_shares: int = 0
+    cpu_quota_us: int = 0
+    cpu_period_us: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    pids_limit: int = 0
+    blkio_weight: int = 0
+    device_cgroup_rules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What the spec has to know about the machine and about the engine's own privileges."""
+
+    machine: str
+    kernel: tuple[int, int]
+    cgroup_v2: bool
+    controllers: frozenset[str]
+    capabilities: frozenset[str]
+    hard_limits: Mapping[str, int] = field(default_factory=dict)
+    """The engine's hard limits by lower-case name, -1 for unlimited."""
+    oom_score_adj: int = 0
+    swap_limit: bool = True
+    blkio_weight: bool = True
+    seccomp: Profile | None = None
+    thermal_throttle_paths: tuple[str, ...] = ()
+    devices: tuple[DeviceNode, ...] = ()
+    """Only gathered for privileged containers."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpecInput:
+    """A container as the spec sees it. Namespaces are `private`, `host` or the path of one to join."""
+
+    id: str
+    rootfs: Path
+    args: tuple[str, ...]
+    cgroups_path: str
+    hostname: str = ""
+    domainname: str = ""
+    env: tuple[str, ...] = ()
+    """`KEY=value`; `KEY` alone takes a default away. Later ones win."""
+    cwd: str = ""
+    user: User = field(default_factory=User)
+    terminal: bool = False
+    console_size: tuple[int, int] | None = None
+    """Rows and columns."""
+    readonly_rootfs: bool = False
+    mounts: tuple[OciMount, ...] = ()
+    """In the order in which they are made; one on a default mount's destination replaces it."""
+    network_namespace: str = "private"
+    pid_namespace: str = "private"
+    ipc_namespace: str = "private"
+    uts_namespace: str = "private"
+    cgroup_namespace: str = ""
+    """Empty: private on cgroup v2, the host's on v1, as Docker."""
+    resources: Resources = field(default_factory=Resources)
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    seccomp: str = "default"
+    """`default`, `unconfined`, or a profile as JSON text."""
+    apparmor_profile: str = ""
+    no_new_privileges: bool = False
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    shm_size_bytes: int = 0
+    devices: tuple[DeviceNode, ...] = ()
+    ulimits: tuple[Ulimit, ...] = ()
+    oom_score_adj: int = 0
+    masked_paths: tuple[str, ...] | None = None
+    """None: the default."""
+    readonly_paths: tuple[str, ...] | None = None
+    init: Path | None = None
+    """A static init program of the host, to run in front of `args`."""
+    rootfs_propagation: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+def build_spec(given: SpecInput, host: HostFacts) -> tuple[dict[str, object], tuple[str, ...]]:
+    """Build the OCI spec; also return warnings for what this machine or engine cannot give.
+
+    Raises InvalidParameter for unknown capabilities, limits, sysctls, seccomp profiles, and for a working directory
+    that would be an open descriptor of the engine or runtime (CVE-2024-21626).
+    """
+    warnings: list[str] = []
+    caps = _capabilities(given, host, warnings)
+    spec: dict[str, object] = {
+        "ociVersion": "1.0.2",
+        "process": _process(given, host, caps, warnings),
+        "root": {"path": str(given.rootfs), "readonly": given.readonly_rootfs},
+        "mounts": _mounts(given),
+        "linux": _linux(given, host, caps, warnings),
+    }
+    if given.hostname and given.uts_namespace != "host":
+        spec["hostname"] = given.hostname
+    if given.annotations:
+        spec["annotations"] = dict(given.annotations)
+    return spec, tuple(warnings)
+
+
+def build_environment(given: SpecInput) -> list[str]:
+    """Docker's default variables, then the container's own over them, in a stable order."""
+    values = {"PATH": DEFAULT_PATH}
+    if given.hostname:
+        values["HOSTNAME"] = given.hostname
+    if given.terminal:
+        values["TERM"] = "xterm"
+    for entry in given.env:
+        key, equals, value = entry.partition("=")
+        if equals:
+            values[key] = value
+        else:
+            values.pop(key, None)
+    values.setdefault("HOME", given.user.home)
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def capability_sets(uid: int, caps: tuple[str, ...]) -> dict[str, object]:
+    """The `process.capabilities` of a user. Nothing is inheritable or ambient (CVE-2022-24769).
+
+    For anybody but root only the bounding set is given, which is what execve(2) would leave.
+    """
+    if uid:
+        return {"bounding": list(caps)}
+    return {"bounding": list(caps), "effective": list(caps), "permitted": list(caps)}
+
+
+def check_cwd(cwd: str) -> str:
+    """Normalise a working directory, `/` if empty. Raises InvalidParameter if it is relative or a descriptor."""
+    path = posixpath.normpath(cwd or "/").replace("//", "/")
+    if not path.startswith("/"):
+        raise InvalidParameter(f"the working directory '{cwd}' is invalid, it needs to be an absolute path")
+    if _DESCRIPTOR_DIRECTORY.match(path):
+        raise InvalidParameter(f"the working directory '{cwd}' is invalid, it must not be below a process's descriptors")
+    return path
+
+
+def _capabilities(given: SpecInput, host: HostFacts, warnings: list[str]) -> tuple[str, ...]:
+    wanted = capabilities.effective(given.cap_add, given.cap_drop, privileged=given.privileged)
+    lacking = [name for name in wanted if name not in host.capabilities]
+    if lacking:
+        warnings.append(f"The engine itself lacks {', '.join(lacking)}; the container runs without.")
+    return tuple(name for name in wanted if name in host.capabilities)
+
+
+def _process(
+    given: SpecInput, host: HostFacts, caps: tuple[str, ...], warnings: list[str]
+) -> dict[str, object]:
+    args = list(given.args)
+    if given.init is not None:
+        args = [INIT_DESTINATION, "--", *args]
+    user = given.user
+    process: dict[str, object] = {
+        "terminal": given.terminal,
+        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)},
+        "args": args,
+        "env": build_environment(given),
+        "cwd": check_cwd(given.cwd),
+        "capabilities": capability_sets(user.uid, caps),
+        "noNewPrivileges": given.no_new_privileges,
+    }
+    if given.terminal and given.console_size and all(given.console_size):
+        process["consoleSize"] = {"height": given.console_size[0], "width": given.console_size[1]}
+    limits = [_rlimit(limit, host, warnings) for limit in given.ulimits]
+    if limits:
+        process["rlimits"] = limits
+    score = given.oom_score_adj
+    if score < host.oom_score_adj and "CAP_SYS_RESOURCE" not in host.capabilities:
+        warnings.append(f"The engine may not lower oom_score_adj to {score}; the container keeps {host.oom_score_adj}.")
+        score = host.oom_score_adj
+    if score != host.oom_score_adj:
+        process["oomScoreAdj"] = score
+    if given.apparmor_profile:
+        process["apparmorProfile"] = given.apparmor_profile
+    return process
+
+
+def _rlimit(limit: Ulimit, host: HostFacts, warnings: list[str]) -> dict[str, object]:
+    name = limit.name.lower()
+    if name not in host.hard_limits:
+        raise InvalidParameter(f"invalid ulimit type: {limit.name}")
+    own = host.hard_limits[name]
+    soft, hard = limit.soft, limit.hard
+    if own >= 0 and "CAP_SYS_RESOURCE" not in host.capabilities:
+        if hard < 0 or hard > own:
+            warnings.append(f"The engine may not raise the limit {name} above {own}; the container gets {own}.")
+            hard = own
+        soft = hard if soft < 0 else min(soft, hard)
+    unsigned = (1 << 64) - 1
+    return {"type": f"RLIMIT_{name.upper()}", "soft": soft & unsigned, "hard": hard & unsigned}
+
+
+def _mounts(given: SpecInput) -> list[dict[str, object]]:
+    """Default mounts that no mount of the container replaces, then the container's, then the init program."""
+    taken = {mount.destination for mount in given.mounts}
+    cgroup_mode = "rw" if given.privileged else "ro"
+    shm_size = given.shm_size_bytes or DEFAULT_SHM_BYTES
+    defaults = [
+        OciMount("/proc", "proc", "proc", ("nosuid", "noexec", "nodev")),
+        OciMount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
+        OciMount("/dev/pts", "devpts", "devpts",
+                 ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")),
+        OciMount("/sys", "sysfs", "sysfs", ("nosuid", "noexec", "nodev", "rw" if given.privileged else "ro")),
+        OciMount("/sys/fs/cgroup", "cgroup", "cgroup", ("nosuid", "noexec", "nodev", cgroup_mode)),
+    ]
+    if given.ipc_namespace == "host":
+        defaults += [OciMount("/dev/mqueue", "/dev/mqueue"), OciMount("/dev/shm", "/dev/shm")]
+    else:
+        defaults += [
+            OciMount("/dev/mqueue", "mqueue", "mqueue", ("nosuid", "noexec", "nodev")),
+            OciMount("/dev/shm", "shm", "tmpfs", ("nosuid", "noexec", "nodev", "mode=1777", f"size={shm_size}")),
+        ]
+    if given.pid_namespace == "host" and given.privileged:
+        defaults[0] = OciMount("/proc", "/proc", "bind", ("rbind", "rprivate"))
+    kept = [
+        mount for mount in defaults
+        if mount.destination not in taken and not ("/dev" in taken and mount.destination.startswith("/dev/"))
+    ]
+    if given.readonly_rootfs:
+        kept = [
+            mount if mount.destination in _KERNEL_MOUNTS or {"ro", "rw"} & set(mount.options)
+            else OciMount(mount.destination, mount.source, mount.type, (*mount.options, "ro"))
+            for mount in kept
+        ]
+    chosen = kept + list(given.mounts)
+    if given.init is not None:
+        chosen.append(OciMount(INIT_DESTINATION, str(given.init), "bind", ("bind", "ro")))
+    return [
+        {"destination": m.destination, "source": m.source, "type": m.type, "options": list(m.options)} for m in chosen
+    ]
+
+
+def _linux(
+    given: SpecInput, host: HostFacts, caps: tuple[str, ...], warnings: list[str]
+) -> dict[str, object]:
+    linux: dict[str, object] = {
+        "cgroupsPath": given.cgroups_path,
+        "namespaces": _namespaces(given, host),
+        "resources": _resources(given, host, warnings),
+        "sysctl": _sysctls(given),
+    }
+    devices = list(host.devices if given.privileged else ())
+    own = {node.path for node in given.devices}
+    devices = [node for node in devices if node.path not in own] + list(given.devices)
+    if devices:
+        linux["devices"] = [
+            {"path": node.path, "type": node.type, "major": node.major, "minor": node.minor,
+             "fileMode": node.mode, "uid": node.uid, "gid": node.gid}
+            for node in devices
+        ]
+    masked, readonly = given.masked_paths, given.readonly_paths
+    if masked is None:
+        masked = () if given.privileged else MASKED_PATHS + host.thermal_throttle_paths
+    if readonly is None:
+        readonly = () if given.privileged else READONLY_PATHS
+    if masked:
+        linux["maskedPaths"] = list(masked)
+    if readonly:
+        linux["readonlyPaths"] = list(readonly)
+    if given.rootfs_propagation:
+        linux["rootfsPropagation"] = given.rootfs_propagation
+    profile = _seccomp(given, host, warnings)
+    if profile is not None:
+        linux["seccomp"] = profile.for_container(frozenset(caps), host.machine, host.kernel)
+    return linux
+
+
+def _seccomp(given: SpecInput, host: HostFacts, warnings: list[str]) -> Profile | None:
+    if given.seccomp == "unconfined" or (given.privileged and given.seccomp == "default"):
+        return None
+    if given.seccomp != "default":
+        return Profile(given.seccomp)
+    if host.seccomp is None:
+        warnings.append("No seccomp profile is installed; the container runs without system call filtering.")
+    return host.seccomp
+
+
+def _namespaces(given: SpecInput, host: HostFacts) -> list[dict[str, str]]:
+    wanted = {
+        "mount": "private",
+        "network": given.network_namespace,
+        "pid": given.pid_namespace,
+        "ipc": given.ipc_namespace,
+        "uts": given.uts_namespace,
+        "cgroup": given.cgroup_namespace or ("private" if host.cgroup_v2 else "host"),
+    }
+    return [
+        {"type": kind} if choice == "private" else {"type": kind, "path": choice}
+        for kind, choice in wanted.items()
+        if choice != "host"
+    ]
+
+
+def _sysctls(given: SpecInput) -> dict[str, str]:
+    """The container's sysctls over Docker's defaults, which let anybody ping and bind low ports in its own network."""
+    result: dict[str, str] = {}
+    if given.network_namespace != "host":
+        result["net.ipv4.ip_unprivileged_port_start"] = "0"
+        result["net.ipv4.ping_group_range"] = "0 2147483647"
+    if given.domainname and given.uts_namespace != "host":
+        result["kernel.domainname"] = given.domainname
+    for name, value in given.sysctls.items():
+        if name.startswith("net.") and given.network_namespace == "host":
+            raise InvalidParameter(f"sysctl '{name}' not allowed in host network namespace")
+        result[name] = value
+    return result
+
+
+def _resources(given: SpecInput, host: HostFacts, warnings: list[str]) -> dict[str, object]:
+    return linux_resources(given.resources, host, warnings) | {"devices": _device_rules(given)}
+
+
+def linux_resources(limits: Resources, host: HostFacts, warnings: list[str]) -> dict[str, object]:
+    """The `linux.resources` of limits, without devices; also what an update hands to the runtime."""
+    result: dict[str, object] = {}
+    memory = _memory(limits, host, warnings)
+    if memory:
+        result["memory"] = memory
+    cpu: dict[str, object] = {}
+    if limits.nano_cpus:
+        cpu["period"] = _CPU_PERIOD_US
+        cpu["quota"] = limits.nano_cpus * _CPU_PERIOD_US // 1_000_000_000
+    if limits.cpu_period_us:
+        cpu["period"] = limits.cpu_period_us
+    if limits.cpu_quota_us:
+        cpu["quota"] = limits.cpu_quota_us
+    if limits.cpu_shares:
+        cpu["shares"] = limits.cpu_shares
+    if limits.cpuset_cpus:
+        cpu["cpus"] = limits.cpuset_cpus
+    if limits.cpuset_mems:
+        cpu["mems"] = limits.cpuset_mems
+    if cpu:
+        result["cpu"] = cpu
+    if limits.pids_limit > 0:
+        if "pids" in host.controllers:
+            result["pids"] = {"limit": limits.pids_limit}
+        else:
+            warnings.append("Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. "
+                            "PIDs limit discarded.")
+    if limits.blkio_weight:
+        if host.blkio_weight:
+            result["blockIO"] = {"weight": limits.blkio_weight}
+        else:
+            warnings.append("Your kernel does not support Block I/O weight or the cgroup is not mounted. "
+                            "Weight discarded.")
+    return result
+
+
+def _memory(limits: Resources, host: HostFacts, warnings: list[str]) -> dict[str, object]:
+    memory: dict[str, object] = {}
+    if not (limits.memory_bytes or limits.memory_reservation_bytes or limits.memory_swap_bytes):
+        return memory
+    if "memory" not in host.controllers:
+        warnings.append("Your kernel does not support memory limit capabilities or the cgroup is not mounted. "
+                        "Limitation discarded.")
+        return memory
+    if limits.memory_bytes:
+        memory["limit"] = limits.memory_bytes
+        if host.swap_limit:
+            memory["swap"] = limits.memory_swap_bytes or 2 * limits.memory_bytes
+        elif limits.memory_swap_bytes != -1:
+            warnings.append("Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
+                            "Memory limited without swap.")
+    if limits.memory_reservation_bytes:
+        memory["reservation"] = limits.memory_reservation_bytes
+    if limits.memory_swappiness is not None and limits.memory_swappiness >= 0 and not host.cgroup_v2:
+        memory["swappiness"] = limits.memory_swappiness
+    if limits.oom_kill_disable and not host.cgroup_v2:
+        memory["disableOOMKiller"] = True
+    return memory
+
+
+def _device_rules(given: SpecInput) -> list[dict[str, object]]:
+    """Deny everything first; the runtimes add the standard devices (null, zero, tty, ...) themselves."""
+    if given.privileged:
+        return [{"allow": True, "access": "rwm"}]
+    rules: list[dict[str, object]] = [{"allow": False, "access": "rwm"}]
+    rules += [
+        {"allow": True, "type": node.type, "major": node.major, "minor": node.minor, "access": node.access}
+        for node in given.devices
+    ]
+    return rules + [_device_rule(rule) for rule in given.resources.device_cgroup_rules]
+
+
+def _device_rule(text: str) -> dict[str, object]:
+    """One `--device-cgroup-rule`: `c 1:3 mr`, with `*` for any number. Raises InvalidParameter."""
+    match = re.fullmatch(r"([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})", text, re.ASCII)
+    if match is None:
+        raise InvalidParameter(f"invalid device cgroup rule format: '{text}'")
+    kind, major, minor, access = match.groups()
+    rule: dict[str, object] = {"allow": True, "type": kind, "access": access}
+    if major != "*":
+        rule["major"] = int(major)
+    if minor != "*":
+        rule["minor"] = int(minor)
+    return rule
