@@ -1,0 +1,461 @@
+"""One client's connection: requests in, answers out, one at a time and in order."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+from holdfast import log
+from holdfast.api.framing import HEAD_LIMIT_BYTES, BadRequest, Body, body_of, parse_head
+from holdfast.api.hijack import HijackedStream
+from holdfast.api.request import ClientGone, Request
+from holdfast.api.response import Response, StreamResponse, encode_head, encode_hijack_head
+from holdfast.api.router import Handler, Match
+from holdfast.api.status import error_response, message_response
+from holdfast.errors import EngineError
+
+if TYPE_CHECKING:
+    from holdfast.api.framing import Head
+    from holdfast.api.server import Server
+
+logger = log.get(__name__)
+
+HEAD_DEADLINE_S = 60.0
+_LINGER_S = 2.0
+_HELD_BYTES = 64 << 10
+_COPIED_BYTES = 64 << 10
+_WRITE_BACKLOG_BYTES = 256 << 10
+
+
+class Connection(asyncio.Protocol):
+    """HTTP/1.1 on one socket.
+
+    A request runs as a task; bytes behind its body wait until it is answered, or go to the stream that it takes over.
+    """
+
+    __slots__ = (
+        "_body",
+        "_closing",
+        "_drain_waiter",
+        "_expects_continue",
+        "_head",
+        "_head_sent",
+        "_head_timer",
+        "_held",
+        "_input_ended",
+        "_input_paused",
+        "_lingering",
+        "_loop",
+        "_lost",
+        "_request",
+        "_scanned",
+        "_server",
+        "_stream",
+        "_streaming",
+        "_task",
+        "_transport",
+        "_write_paused",
+    )
+
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        self._server = server
+        self._loop = loop
+        self._transport: asyncio.Transport
+        self._held = b""  # not yet taken: a partial head, or what came behind the request in progress
+        self._scanned = 0
+        self._head: Head | None = None
+        self._request: Request | None = None
+        self._body: Body | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stream: HijackedStream | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._drain_waiter: asyncio.Future[None] | None = None
+        self._expects_continue = False
+        self._head_sent = False
+        self._streaming = False
+        self._closing = False
+        self._lingering = False
+        self._lost = False
+        self._input_ended = False
+        self._input_paused = False
+        self._write_paused = False
+
+    # -- what the event loop tells us ----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_BACKLOG_BYTES)
+        self._server.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass bytes on to whom they belong."""
+        if self._lingering:
+            return
+        if self._stream is not None:
+            self._stream.feed(data)
+        elif self._body is not None:
+            self._take_body(data)
+        else:
+            self._held += data
+            if self._request is None:
+                self._next_request()
+            elif len(self._held) > _HELD_BYTES:
+                self.pause_input()
+
+    def eof_received(self) -> bool:
+        """Note that the client closed its writing side; the other stays open for answers."""
+        self._input_ended = True
+        if self._lingering:
+            self._transport.close()
+        elif self._stream is not None:
+            self._stream.feed_end()
+            self._server.hangups.watch(self._transport, self._hung_up)
+        elif self._request is None:
+            self._transport.close()
+        else:
+            if self._body is not None:
+                self._request.fail(ClientGone())
+            self._note_disconnect()
+        return not self._server.is_tls(self._transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End everything that hangs on this connection."""
+        self._lost = True
+        self._server.connections.discard(self)
+        self._server.hangups.forget(self._transport)
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        if self._request is not None:
+            self._request.fail(ClientGone())
+            self._note_disconnect()
+        if self._stream is not None:
+            self._stream.lose()
+        if self._drain_waiter is not None and not self._drain_waiter.done():
+            self._drain_waiter.set_exception(ClientGone())
+
+    def pause_writing(self) -> None:
+        """Note that the client does not read."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """Note that the client reads again."""
+        self._write_paused = False
+        if self._drain_waiter is not None and not self._drain_waiter.done():
+            self._drain_waiter.set_result(None)
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def _next_request(self) -> None:
+        """Start the next request if its head is complete."""
+        if self._held[:1] in {b"\r", b"\n"}:
+            self._scanned = 0
+            self._held = self._held.lstrip(b"\r\n")  # RFC 9112 section 2.2: some clients put a blank line after a body
+        end = self._held.find(b"\r\n\r\n", self._scanned)
+        if end > HEAD_LIMIT_BYTES or (end < 0 and len(self._held) > HEAD_LIMIT_BYTES):
+            self._refuse(431, "Request Header Fields Too Large")
+            return
+        if end < 0:
+            self._scanned = max(0, len(self._held) - 3)
+            if self._held and self._head_timer is None:
+                self._head_timer = self._loop.call_later(HEAD_DEADLINE_S, self._refuse, 408, "Request Timeout")
+            return
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        self._scanned = 0
+        data = self._held[: end + 4]
+        self._held = self._held[end + 4 :]
+        try:
+            head = parse_head(data)
+            body = body_of(head)
+        except BadRequest as refused:
+            self._refuse(refused.status, str(refused))
+            return
+        self._begin(head, body)
+
+    def _begin(self, head: Head, body: Body | None) -> None:
+        target = head.target
+        if not target.startswith("/") and "://" in target:  # absolute form, RFC 9112 section 3.2.2
+            target = "/" + target.partition("://")[2].partition("/")[2]
+        path, _, query_text = target.partition("?")
+        request = Request(
+            self,
+            head.method,
+            path,
+            query_text,
+            head.headers,
+            disconnected=self._loop.create_future(),
+            has_body=body is not None,
+        )
+        self._head = head
+        self._request = request
+        self._head_sent = False
+        self._expects_continue = body is not None and head.headers.get("expect", "").lower() == "100-continue"
+        if body is not None:
+            self._body = body
+            if self._held:
+                data, self._held = self._held, b""
+                self._take_body(data)
+        match = self._server.routes.resolve(head.method, path, query_text)
+        if isinstance(match, Match):
+            request.params = match.params
+            request.api_version = match.api_version
+            work = self._run(request, match.route.handler)
+        else:
+            work = self._answer(request, match)
+        self._task = self._loop.create_task(work)
+        self._task.add_done_callback(functools.partial(self._finished, request))
+
+    def _take_body(self, data: bytes) -> None:
+        body, request = self._body, self._request
+        assert body is not None and request is not None
+        try:
+            payload, rest = body.feed(data)
+        except BadRequest as error:
+            self._body = None
+            self._closing = True
+            request.fail(error)
+            return
+        self._expects_continue = False
+        if body.done:
+            self._body = None
+            self._held = rest
+        request.feed(payload, done=body.done)
+
+    async def _run(self, request: Request, handler: Handler) -> None:
+        try:
+            answer = await handler(request, self._server.engine)
+        except EngineError as error:
+            answer = error_response(error)
+        except BadRequest as error:
+            answer = message_response(error.status, str(error))
+        if answer is not None and self._stream is None:
+            await self._answer(request, answer)
+
+    async def _answer(self, request: Request, answer: Response | StreamResponse) -> None:
+        if self._lost:
+            return
+        if isinstance(answer, StreamResponse):
+            await self._send_stream(request, answer)
+            return
+        self._send_whole(request, answer)
+        if self._write_paused:
+            await self.drain()
+
+    def _send_whole(self, request: Request, answer: Response) -> None:
+        status, body = answer.status, answer.body
+        bodiless = status in {204, 304}
+        framing = "" if bodiless else f"Content-Length: {len(body)}\r\n"
+        self._head_sent = True
+        head = encode_head(status, answer.headers, framing + self._connection_header())
+        if bodiless or request.method == "HEAD":
+            self._transport.write(head)
+        elif len(body) <= _COPIED_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
+
+    async def _send_stream(self, request: Request, answer: StreamResponse) -> None:
+        assert self._head is not None
+        chunked = not self._head.is_http_1_0
+        if not chunked:
+            self._closing = True
+        framing = "Transfer-Encoding: chunked\r\n" if chunked else ""
+        self._head_sent = True
+        self._streaming = True
+        self._transport.write(encode_head(answer.status, answer.headers, framing + self._connection_header()))
+        pump = self._loop.create_task(self._pump(answer, chunked=chunked, silent=request.method == "HEAD"))
+        try:
+            # The items may come from anywhere and wait for anything, so it is the pump that is cancelled.
+            await asyncio.wait((pump, request.disconnected), return_when=asyncio.FIRST_COMPLETED)
+            if pump.done():
+                pump.result()
+        finally:
+            self._streaming = False
+            if not pump.done():
+                pump.cancel()
+                await asyncio.wait((pump,))
+                if not pump.cancelled():
+                    pump.exception()  # nobody is left to tell; asking keeps asyncio from reporting it
+            self._closing = self._closing or request.disconnected.done()
+
+    async def _pump(self, answer: StreamResponse, *, chunked: bool, silent: bool) -> None:
+        items = answer.items
+        try:
+            if silent:
+                return
+            async for item in items:
+                if item:
+                    self._transport.write(b"%x\r\n%b\r\n" % (len(item), item) if chunked else item)
+                    if self._write_paused:
+                        await self.drain()
+            if chunked:
+                self._transport.write(b"0\r\n\r\n")
+        finally:
+            close = getattr(items, "aclose", None)
+            if close is not None:
+                await close()
+
+    def _connection_header(self) -> str:
+        assert self._head is not None
+        if self._body is not None or not self._head.keep_alive or self._server.stopping:
+            self._closing = True
+        if self._closing:
+            return "Connection: close\r\n"
+        return "Connection: keep-alive\r\n" if self._head.is_http_1_0 else ""
+
+    def _finished(self, request: Request, task: asyncio.Task[None]) -> None:
+        """Look at how a request ended and go on with the next."""
+        error = None if task.cancelled() else task.exception()
+        clean = not task.cancelled() and error is None
+        if error is not None and not isinstance(error, ClientGone):
+            logger.error(
+                "request failed unexpectedly",
+                extra={"method": request.method, "path": request.path},
+                exc_info=(type(error), error, error.__traceback__),
+            )
+            if not (self._lost or self._head_sent or self._stream is not None):
+                text = str(error).partition("\n")[0] or type(error).__name__
+                self._send_whole(request, message_response(500, text))
+                clean = True
+        self._request = None
+        self._task = None
+        if self._lost:
+            return
+        if self._stream is not None:
+            self._stream.close()
+        elif not clean:
+            self._transport.abort()
+        elif self._body is not None:
+            self._linger()
+        elif self._closing or self._server.stopping:
+            self._transport.close()
+        else:
+            self.resume_input()
+            if self._held:
+                self._next_request()
+            if self._input_ended and self._request is None:
+                self._transport.close()
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer what is not a request, and close. The text form is Go's."""
+        body = f"{status} {text}".encode()
+        head = encode_head(
+            status,
+            {"Content-Type": "text/plain; charset=utf-8"},
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n",
+            engine_headers=False,
+        )
+        self._held = b""
+        self._transport.write(head + body)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close, but first let a client that is still sending find our answer instead of a reset."""
+        self._body = None
+        self._held = b""
+        self._lingering = True
+        if self._input_ended or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        self.resume_input()
+        self._loop.call_later(_LINGER_S, self._transport.close)
+
+    # -- what requests and streams ask of us ---------------------------------------------------------------------------
+
+    def continue_body(self) -> None:
+        """Let the client send its body."""
+        if self._expects_continue:
+            self._expects_continue = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.resume_input()
+
+    def pause_body(self) -> None:
+        """Hold the client back."""
+        self.pause_input()
+
+    async def take_over(self, request: Request, content_type: str, *, engine_headers: bool) -> HijackedStream:
+        """End HTTP here; the bytes held behind the request are the stream's first."""
+        if self._lost:
+            raise ClientGone
+        assert self._body is None, "read the body before taking over the connection"
+        assert request is self._request and self._stream is None
+        early, self._held = self._held, b""
+        self._head_sent = True
+        self._transport.write(
+            encode_hijack_head(content_type, upgrade=request.wants_upgrade, engine_headers=engine_headers)
+        )
+        self._stream = HijackedStream(self, early, ended=self._input_ended)
+        if self._input_ended:
+            self._server.hangups.watch(self._transport, self._hung_up)
+        elif len(early) <= _HELD_BYTES:
+            self.resume_input()
+        return self._stream
+
+    def pause_input(self) -> None:
+        """Stop reading from the client."""
+        if not self._input_paused and not self._lost and not self._input_ended:
+            self._input_paused = True
+            self._transport.pause_reading()
+
+    def resume_input(self) -> None:
+        """Read from the client again."""
+        if self._input_paused and not self._lost:
+            self._input_paused = False
+            self._transport.resume_reading()
+
+    def send(self, data: bytes) -> None:
+        """Queue bytes for the client."""
+        self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until little is queued. Raises ClientGone."""
+        if self._lost:
+            raise ClientGone
+        if self._write_paused:
+            if self._drain_waiter is None or self._drain_waiter.done():
+                self._drain_waiter = self._loop.create_future()
+            # Several writers may wait for the same moment; a cancelled one must not take the future with it.
+            await asyncio.shield(self._drain_waiter)
+
+    def finish(self) -> None:
+        """Close once everything queued was sent."""
+        if not self._lost:
+            self._linger()
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is running that is not an open-ended stream."""
+        return self._request is not None and not self._streaming and self._stream is None
+
+    def close_when_idle(self) -> None:
+        """Close now, or after the answer that is being made."""
+        if not self.is_busy and not self._lost:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once, whatever is queued."""
+        if self._task is not None:
+            self._task.cancel()
+        if not self._lost:
+            self._transport.abort()
+
+    def _hung_up(self) -> None:
+        if not self._lost:
+            self._transport.abort()
+
+    def _note_disconnect(self) -> None:
+        if self._request is not None and not self._request.disconnected.done():
+            self._request.disconnected.set_result(None)
