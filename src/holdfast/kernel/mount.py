@@ -272,6 +272,7 @@ def _overlay_appended(lower_dirs: Sequence[StrPath], upper: StrPath | None, work
     named += [(key, os.fspath(path)) for key, path in (("upperdir", upper), ("workdir", work)) if path is not None]
     with contextlib.ExitStack() as fds:
         context = fds.enter_context(owned_fd(fsopen("overlay")))
+        fsconfig_set_string(context, "source", "overlay")       # what df and the mount table show
         for key, path in named:
             fits = len(os.fsencode(path)) <= _FSCONFIG_STRING_BYTES
             fsconfig_set_string(context, key, path if fits else _fd_path(fds, path))
