@@ -12,13 +12,17 @@ from holdfast.store.database import Database
 VOLUME_TABLES = """
 CREATE TABLE volumes (
     id TEXT PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL,
     driver TEXT NOT NULL,
     pool TEXT NOT NULL,
     labels TEXT,
     options TEXT,
-    created_at REAL NOT NULL
+    created_at REAL NOT NULL,
+    settled INTEGER NOT NULL DEFAULT 0,
+    removed_at REAL
 ) STRICT;
+CREATE UNIQUE INDEX volumes_by_name ON volumes (name) WHERE removed_at IS NULL;
+CREATE INDEX volumes_unsettled ON volumes (settled) WHERE settled = 0;
 CREATE TABLE volume_refs (
     volume_id TEXT NOT NULL REFERENCES volumes (id),
     container_id TEXT NOT NULL,
@@ -84,12 +88,31 @@ class VolumeTable:
 
         self._database.write(work)
 
-    def remove(self, volume_id: str) -> None:
-        """Forget a volume and every reference to it; one that is not there is no error."""
+    def settle(self, volume_ids: Sequence[str]) -> None:
+        """Note that what the drivers made for these volumes has reached the disk."""
+        self._database.write(
+            lambda connection: connection.executemany(
+                "UPDATE volumes SET settled = 1 WHERE id = ?", [(volume_id,) for volume_id in volume_ids]
+            )
+        )
+
+    def remove(self, volume_id: str, removed_at: float) -> None:
+        """Note that a volume is removed and drop every reference to it; its name is free, its row stays for now."""
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM volume_refs WHERE volume_id = ?", (volume_id,))
-            connection.execute("DELETE FROM volumes WHERE id = ?", (volume_id,))
+            connection.execute("UPDATE volumes SET removed_at = ? WHERE id = ?", (removed_at, volume_id))
+
+        self._database.write(work)
+
+    def forget(self, volume_ids: Sequence[str]) -> None:
+        """Drop the rows of removed volumes whose space is taken back, or of volumes that are lost."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            for table, column in (("volume_refs", "volume_id"), ("volumes", "id")):
+                connection.executemany(
+                    f"DELETE FROM {table} WHERE {column} = ?", [(volume_id,) for volume_id in volume_ids]
+                )
 
         self._database.write(work)
 
@@ -104,10 +127,22 @@ class VolumeTable:
         self._database.write(work)
 
     def all(self) -> list[VolumeRecord]:
-        """Give every volume, by name."""
+        """Give every volume that is not removed, by name."""
+        return self._select("removed_at IS NULL")
+
+    def removed(self) -> list[VolumeRecord]:
+        """Give the removed volumes whose space is not known to be taken back."""
+        return self._select("removed_at IS NOT NULL")
+
+    def unsettled(self) -> list[VolumeRecord]:
+        """Give the volumes, removed ones too, whose directories may not have reached the disk."""
+        return self._select("settled = 0")
+
+    def _select(self, condition: str) -> list[VolumeRecord]:
         rows = self._database.read(
             lambda connection: connection.execute(
-                "SELECT id, name, driver, pool, labels, options, created_at FROM volumes ORDER BY name"
+                "SELECT id, name, driver, pool, labels, options, created_at FROM volumes"
+                f" WHERE {condition} ORDER BY name"
             ).fetchall()
         )
         return [

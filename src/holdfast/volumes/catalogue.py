@@ -7,17 +7,17 @@ after: what a reader sees is always on disk.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
-from holdfast.store import Store
-from holdfast.store.volumes import VolumeRecord, VolumeRef
+from holdfast.store.volumes import VolumeRecord, VolumeRef, VolumeTable
 
 
 class Catalogue:
     """Volumes by name and who refers to them. Safe from any thread; callers hold the volume's lock to change it."""
 
-    def __init__(self, store: Store) -> None:
-        self._table = store.volumes
+    def __init__(self, table: VolumeTable) -> None:
+        self._table = table
         self._guard = threading.Lock()
         self._records = {record.name: record for record in self._table.all()}
         self._names = {record.id: record.name for record in self._records.values()}
@@ -66,13 +66,14 @@ class Catalogue:
         self._remember(refs)
 
     def remove(self, record: VolumeRecord) -> None:
-        """Forget a volume, on disk when this returns."""
-        self._table.remove(record.id)
-        with self._guard:
-            self._records.pop(record.name, None)
-            self._names.pop(record.id, None)
-            for container_id in self._refs.pop(record.id, ()):
-                self._held[container_id].discard(record.id)
+        """Take a volume out; that it is removed is on disk when this returns."""
+        self._table.remove(record.id, time.time())
+        self._drop(record)
+
+    def lose(self, record: VolumeRecord) -> None:
+        """Drop a volume whose data is gone, on disk when this returns."""
+        self._table.forget([record.id])
+        self._drop(record)
 
     def release(self, container_ids: Sequence[str]) -> None:
         """Drop every reference of these containers, on disk when this returns."""
@@ -83,6 +84,13 @@ class Catalogue:
             for container_id in container_ids:
                 for volume_id in self._held.pop(container_id, ()):
                     self._refs[volume_id].pop(container_id, None)
+
+    def _drop(self, record: VolumeRecord) -> None:
+        with self._guard:
+            self._records.pop(record.name, None)
+            self._names.pop(record.id, None)
+            for container_id in self._refs.pop(record.id, ()):
+                self._held[container_id].discard(record.id)
 
     def _remember(self, refs: Sequence[VolumeRef]) -> None:
         with self._guard:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from holdfast.store.volumes import VolumeRecord
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+_ALL_DIGITS = re.compile(r"[0-9]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +43,11 @@ class Pruned:
 
     names: tuple[str, ...]
     reclaimed_bytes: int
+
+
+def new_id() -> str:
+    """Give 64 random hexadecimal digits whose first twelve are not all decimal, as Docker's ids are."""
+    while True:
+        candidate = secrets.token_hex(32)
+        if not _ALL_DIGITS.match(candidate):
+            return candidate

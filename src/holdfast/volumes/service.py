@@ -1,7 +1,7 @@
 """The volumes of this engine: made, found, held, mounted, removed.
 
 Every change of one volume happens under its name's lock. A volume is made by its driver first and recorded after, and
-removed by its driver first and forgotten after; `restore` settles whatever a dead engine left between the two.
+taken away by its driver first and recorded as removed after; `restore` settles what a dead engine left between the two.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
-import secrets
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -29,13 +27,12 @@ from holdfast.volumes.catalogue import Catalogue
 from holdfast.volumes.drivers.base import VolumeDriver
 from holdfast.volumes.drivers.local import LocalDriver
 from holdfast.volumes.filters import VolumeFilters, parse_list_filters, parse_prune_filters
-from holdfast.volumes.model import ANONYMOUS_LABEL, Pruned, Usage, Volume
+from holdfast.volumes.keeper import Keeper
+from holdfast.volumes.model import ANONYMOUS_LABEL, Pruned, Usage, Volume, new_id
 from holdfast.volumes.mounts import DEFAULT_DRIVER, MountPoint
+from holdfast.volumes.restore import DEFAULT_POOL, reconcile
 
 logger = log.get(__name__)
-
-DEFAULT_POOL = "default"
-_ALL_DIGITS = re.compile(r"[0-9]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,9 @@ class Volumes:
         self._local = local
         self._drivers: dict[str, VolumeDriver] = {local.name: local}
         self._locks = NamedLocks()
-        self._catalogue = Catalogue(store)
+        self._table = store.volumes
+        self._catalogue = Catalogue(self._table)
+        self._keeper = Keeper(self._table, local)
         self._pruning = threading.Lock()
 
     # --- made, found, removed -------------------------------------------------------------------------------------
@@ -75,7 +74,7 @@ class Volumes:
         """
         anonymous = not name
         if anonymous:
-            name = _new_id()
+            name = new_id()
             labels = {**(labels or {}), ANONYMOUS_LABEL: ""}
         with self._locks.hold(name):
             record, made = self._make(name, driver, options, labels)
@@ -154,7 +153,7 @@ class Volumes:
         fails, as with Docker; anonymous ones do not. Raises what `create` raises.
         """
         named = [
-            replace(point, name=_new_id(), labels={**(point.labels or {}), ANONYMOUS_LABEL: ""})
+            replace(point, name=new_id(), labels={**(point.labels or {}), ANONYMOUS_LABEL: ""})
             if point.type == "volume" and not point.name
             else point
             for point in points
@@ -218,7 +217,7 @@ class Volumes:
         source = copyup.open_source(rootfs, point)
         if source is None:
             return
-        mount_id = _new_id()
+        mount_id = new_id()
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, source)
             stack.enter_context(self._locks.hold(point.name))
@@ -278,42 +277,20 @@ class Volumes:
     def restore(self, containers: Collection[str]) -> None:
         """Bring catalogue and disk together after a start; `containers` are the ids of those that are recorded.
 
-        Half-made volumes go, removals that had begun are finished, directories that are volumes and unknown are
-        adopted, rows whose directory is gone are dropped, and so are references of containers that never came to be,
-        with the anonymous volumes made for them.
+        See `volumes/restore`. References of containers that never came to be are dropped, with the anonymous volumes
+        that were made for them.
         """
-        self._local.recover()
-        copyup.recover(self._local)
-        known = {record.name: record for record in self._catalogue.all() if record.driver == DEFAULT_DRIVER}
-        on_disk = {volume.name: volume.record for volume in self._local.list()}
-        trash = self._local.in_trash()
-        for name, record in known.items():
-            if name in on_disk:
-                continue
-            if record.id in trash:
-                logger.info("finishing removal", extra={"volume": name})
-            else:
-                logger.warning("volume directory is gone, dropping its record", extra={"volume": name})
-            self._catalogue.remove(record)
-        adopted = []
-        for name, stored in on_disk.items():
-            if name not in known and self._catalogue.get(name) is None:
-                logger.info("adopting volume found on disk", extra={"volume": name})
-                adopted.append(
-                    stored or VolumeRecord(_new_id(), name, DEFAULT_DRIVER, DEFAULT_POOL, None, None, time.time())
-                )
-        if adopted:
-            self._catalogue.add(adopted)
+        reconcile(self._catalogue, self._table, self._local)
         for container_id in self._catalogue.holders():
             if container_id not in containers:
                 logger.info("releasing volumes of a container that never was", extra={"ref": container_id})
                 self.release(container_id, remove_anonymous=True)
-        for volume_id in trash:
-            self._local.reclaim(volume_id)
+        self._keeper.settle(self._table.unsettled())
+        self._keeper.reclaim(self._table.removed())
 
     def close(self) -> None:
-        """Stop background work."""
-        self._local.close()
+        """Finish the background work that protects data, leave the rest to the next start."""
+        self._keeper.close()
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -340,7 +317,7 @@ class Volumes:
             self._record([record], [])
             return
         self._driver(record.driver).remove(record)
-        self._local.reclaim(record.id)
+        self._keeper.reclaim([record])
 
     def _make(
         self, name: str, driver_name: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None
@@ -357,7 +334,7 @@ class Volumes:
                     f"create {name}: driver '{known.driver}' already has volume '{name}': volume name must be unique"
                 )
             return known, False
-        record = VolumeRecord(_new_id(), name, driver.name, DEFAULT_POOL, labels, options, time.time())
+        record = VolumeRecord(new_id(), name, driver.name, DEFAULT_POOL, labels, options, time.time())
         try:
             driver.validate(name, options)
             driver.create(record)
@@ -370,6 +347,7 @@ class Volumes:
         if records:
             faults.point("volume-created-not-recorded")
         self._catalogue.add(records, refs)
+        self._keeper.settle(records)
         if records:
             faults.point("volume-recorded-not-told")
         for record in records:
@@ -390,7 +368,7 @@ class Volumes:
             raise error.within(f"remove {record.name}") from error
         faults.point("volume-removed-not-forgotten")
         self._catalogue.remove(record)
-        self._local.reclaim(record.id)
+        self._keeper.reclaim([record])
         self._events.publish("volume", "destroy", record.name, {"driver": record.driver})
 
     def _find(self, name: str) -> VolumeRecord:
@@ -416,14 +394,6 @@ class Volumes:
 def _asked_driver(point: MountPoint) -> str:
     """Give the driver to ask for: a point that names no driver takes whatever the volume has."""
     return "" if point.driver == DEFAULT_DRIVER else point.driver
-
-
-def _new_id() -> str:
-    """Give 64 random hexadecimal digits whose first twelve are not all decimal, as Docker's ids are."""
-    while True:
-        candidate = secrets.token_hex(32)
-        if not _ALL_DIGITS.match(candidate):
-            return candidate
 
 
 def _open_data(path: Path, subpath: str) -> int:

@@ -9,8 +9,9 @@
     <pool>/trash/                      0700
         <id>/                          a removed volume, whole, until its space is taken back
 
-The file system is the journal: a volume is prepared under `.new-<id>` and appears by one rename; it goes by one rename
-into the trash. Whatever moment the engine or the machine dies at, `recover` finds either the one name or the other.
+A volume is prepared under `.new-<id>` and appears by one rename; it goes by one rename into the trash. Whatever moment
+the engine dies at, `recover` finds either the one name or the other. A power cut may undo the last of these renames,
+as they are not flushed one by one: the catalogue, which is, tells what to do again (see `volumes/restore`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import queue
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from pathlib import Path
 
 from holdfast import faults, log
 from holdfast.errors import InvalidParameter, NotFound, System
-from holdfast.kernel.path import fsync_fd, owned_fd, remove_tree, rename_noreplace, tree_size_bytes
+from holdfast.kernel.path import owned_fd, remove_tree, rename_noreplace, syncfs, tree_size_bytes
 from holdfast.store.volumes import VolumeRecord
 from holdfast.volumes.drivers.base import Capabilities, DriverVolume
 
@@ -57,8 +57,6 @@ class LocalDriver:
         self._trash_fd = os.open(self.trash_root, _DIRECTORY)
         self._mounts: dict[str, set[str]] = {}
         self._guard = threading.Lock()
-        self._reclaim: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._reclaimer: threading.Thread | None = None
 
     def validate(self, name: str, options: Mapping[str, str] | None) -> None:
         """Raise InvalidParameter in Docker's words for a name or an option that the driver refuses."""
@@ -76,7 +74,7 @@ class LocalDriver:
             raise InvalidParameter(f"invalid option: {_quote(option)}")
 
     def create(self, record: VolumeRecord) -> None:
-        """Make the volume; when this returns its directory, data directory and record are on disk.
+        """Make the volume: its directory, its empty data directory and its record. `sync` brings them to the disk.
 
         Raises System; nothing is left behind then.
         """
@@ -87,13 +85,11 @@ class LocalDriver:
                 with owned_fd(os.open(staged, _DIRECTORY, dir_fd=self._volumes_fd)) as directory:
                     os.mkdir(DATA, 0o755, dir_fd=directory)
                     _write_record(directory, record)
-                    fsync_fd(directory)
                 faults.point("volume-staged")
                 rename_noreplace(self._volumes_fd, staged, self._volumes_fd, record.name)
             except BaseException:
                 remove_tree(self._volumes_fd, staged)
                 raise
-            fsync_fd(self._volumes_fd)
         except OSError as error:
             raise System(
                 f"error while creating volume root path '{self.volumes_root / record.name}': {_why(error)}"
@@ -149,7 +145,7 @@ class LocalDriver:
             return record.id in self._mounts
 
     def remove(self, record: VolumeRecord) -> None:
-        """Rename the volume into the trash, on disk when this returns; its space comes back in the background.
+        """Rename the volume into the trash; `reclaim` takes back its space.
 
         Raises System in Docker's words: active mounts, or what the file system says.
         """
@@ -157,8 +153,6 @@ class LocalDriver:
             raise System("volume has active mounts")
         try:
             rename_noreplace(self._volumes_fd, record.name, self._trash_fd, record.id)
-            fsync_fd(self._trash_fd)
-            fsync_fd(self._volumes_fd)
         except FileNotFoundError:
             logger.warning("volume directory was gone already", extra={"volume": record.name})
             return
@@ -166,13 +160,20 @@ class LocalDriver:
             raise System(f"error removing volume path '{self.volumes_root / record.name}': {_why(error)}") from error
         faults.point("volume-in-trash")
 
+    def take_back(self, record: VolumeRecord) -> None:
+        """Rename a volume out of the trash to where it was. Raises OSError, also if the name is taken."""
+        rename_noreplace(self._trash_fd, record.id, self._volumes_fd, record.name)
+
+    def sync(self) -> None:
+        """Bring everything that was made or renamed so far to the disk. Raises OSError."""
+        syncfs(self._volumes_fd)
+
     def reclaim(self, volume_id: str) -> None:
-        """Take back the space of a removed volume, in the background."""
-        with self._guard:
-            if self._reclaimer is None:
-                self._reclaimer = threading.Thread(target=self._empty_trash, name="volume-reclaim", daemon=True)
-                self._reclaimer.start()
-        self._reclaim.put(volume_id)
+        """Take back the space of a volume in the trash; one that is not there is no error. Raises OSError."""
+        try:
+            remove_tree(self._trash_fd, volume_id)
+        except FileNotFoundError:
+            return
 
     def in_trash(self) -> frozenset[str]:
         """Give the ids of removed volumes whose space is not taken back yet."""
@@ -200,23 +201,6 @@ class LocalDriver:
         """Give an fd on the volume's own directory, the parent of its data. Raises OSError."""
         return os.open(record.name, _DIRECTORY, dir_fd=self._volumes_fd)
 
-    def close(self) -> None:
-        """Stop taking back space; what is left is taken back after the next start."""
-        if self._reclaimer is not None:
-            self._reclaim.put(None)
-            self._reclaimer.join(timeout=5)
-
-    def _empty_trash(self) -> None:
-        while (volume_id := self._reclaim.get()) is not None:
-            try:
-                remove_tree(self._trash_fd, volume_id)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                logger.warning(
-                    "cannot take back space", extra={"path": self.trash_root / volume_id, "error": _why(error)}
-                )
-
 
 def _write_record(directory: int, record: VolumeRecord) -> None:
     content = {
@@ -233,7 +217,6 @@ def _write_record(directory: int, record: VolumeRecord) -> None:
         data = memoryview(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape"))
         while data:
             data = data[os.write(file, data) :]
-        fsync_fd(file)
 
 
 def _read_record(directory: int, name: str) -> VolumeRecord | None:

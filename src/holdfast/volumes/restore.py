@@ -1,0 +1,81 @@
+"""Bringing the catalogue and the disk together after a start, whatever the engine or the machine died of.
+
+The catalogue is flushed before a change is acknowledged, the directories soon after. So, for the local driver:
+
+    in the catalogue      on disk                   what happened                        what is done
+    live                  in volumes/               all is well
+    live                  in trash/                 a removal that was never recorded    taken back
+    live, not settled     nowhere                   power cut just after the creation    made again, empty
+    live, settled         nowhere                   somebody deleted it                  dropped, with a warning
+    removed               in volumes/, same id      power cut just after the removal     removed again
+    unknown               in volumes/               a creation that was never recorded,  adopted
+                                                    or the catalogue was lost
+    unknown               in trash/                 the catalogue was lost               left, with a warning
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from holdfast import log
+from holdfast.errors import EngineError
+from holdfast.store.volumes import VolumeRecord, VolumeTable
+from holdfast.volumes import copyup
+from holdfast.volumes.catalogue import Catalogue
+from holdfast.volumes.drivers.local import LocalDriver
+from holdfast.volumes.model import new_id
+from holdfast.volumes.mounts import DEFAULT_DRIVER
+
+logger = log.get(__name__)
+
+DEFAULT_POOL = "default"
+
+
+def reconcile(catalogue: Catalogue, table: VolumeTable, local: LocalDriver) -> None:
+    """Settle every row of the table above. One broken volume is logged and never stops the others."""
+    local.recover()
+    copyup.recover(local)
+    removed = {record.id: record for record in table.removed()}
+    unsettled = {record.id for record in table.unsettled()}
+    trash = local.in_trash()
+    on_disk = {volume.name: volume.record for volume in local.list()}
+    for name, stored in tuple(on_disk.items()):
+        if stored is not None and stored.id in removed:
+            logger.info("removing volume again", extra={"volume": name})
+            _attempt(local.remove, stored)
+            del on_disk[name]
+    for record in catalogue.all():
+        if record.driver != DEFAULT_DRIVER or record.name in on_disk:
+            continue
+        if record.id in trash:
+            logger.info("taking back a volume whose removal was not recorded", extra={"volume": record.name})
+            _attempt(local.take_back, record)
+        elif record.id in unsettled:
+            logger.info("making a volume's directory again", extra={"volume": record.name})
+            _attempt(local.create, record)
+        else:
+            logger.warning("volume directory is gone, dropping its record", extra={"volume": record.name})
+            catalogue.lose(record)
+    _adopt(catalogue, on_disk)
+    for volume_id in trash - removed.keys() - {record.id for record in catalogue.all()}:
+        logger.warning("unknown volume in the trash is left there", extra={"path": local.trash_root / volume_id})
+
+
+def _adopt(catalogue: Catalogue, on_disk: dict[str, VolumeRecord | None]) -> None:
+    adopted = []
+    for name, stored in on_disk.items():
+        if catalogue.get(name) is None:
+            logger.info("adopting volume found on disk", extra={"volume": name})
+            adopted.append(
+                stored or VolumeRecord(new_id(), name, DEFAULT_DRIVER, DEFAULT_POOL, None, None, time.time())
+            )
+    if adopted:
+        catalogue.add(adopted)
+
+
+def _attempt(work: Callable[[VolumeRecord], None], record: VolumeRecord) -> None:
+    try:
+        work(record)
+    except (EngineError, OSError) as error:
+        logger.warning("cannot restore a volume", extra={"volume": record.name, "error": error})
