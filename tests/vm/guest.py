@@ -1,0 +1,274 @@
+"""What runs inside the guest, as `python -m tests.vm.guest WHAT...`; reports go to the console, see support/guest.py.
+
+`core` runs every check and reports its outcome. `before` prepares a machine whose power is about to be cut, and says
+what it was told is safe; `after` reports what it finds at the next boot.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.support.archives import busybox_layer, docker_archive, layer
+from tests.support.engine import Engine
+
+STATE = Path("/state")
+CGROUPS = Path("/sys/fs/cgroup")
+CHECKS: dict[str, Callable[[Engine], None]] = {}
+
+
+def report(**facts: Any) -> None:
+    """One line for the host."""
+    print("\n@@ " + json.dumps(facts), flush=True)
+
+
+def check(function: Callable[[Engine], None]) -> Callable[[Engine], None]:
+    """Register a check under its name."""
+    CHECKS[function.__name__] = function
+    return function
+
+
+def create(engine: Engine, name: str, command: list[str], *, image: str = "busybox", **host: Any) -> str:
+    """Create a container; returns its id."""
+    body = {"Image": image, "Cmd": command, "HostConfig": {"NetworkMode": "none", **host}}
+    identity: str = engine.call("POST", f"/containers/create?name={name}", body)["Id"]
+    return identity
+
+
+def start(engine: Engine, identity: str) -> None:
+    """Start a container."""
+    engine.call("POST", f"/containers/{identity}/start")
+
+
+def run(engine: Engine, command: list[str], **options: Any) -> tuple[int, str]:
+    """Run a container to its end; returns its exit code and what it printed."""
+    name = f"run-{time.monotonic_ns()}"
+    identity = create(engine, name, command, **options)
+    start(engine, identity)
+    code = int(engine.call("POST", f"/containers/{identity}/wait")["StatusCode"])
+    raw = engine.request("GET", f"/containers/{identity}/logs?stdout=1&stderr=1").body
+    text, at = "", 0
+    while at + 8 <= len(raw):
+        size = int.from_bytes(raw[at + 4 : at + 8], "big")
+        text += raw[at + 8 : at + 8 + size].decode(errors="replace")
+        at += 8 + size
+    engine.call("DELETE", f"/containers/{identity}?v=1")
+    return code, text
+
+
+def cgroup_of(engine: Engine, identity: str) -> Path:
+    """The container's cgroup, by its first process."""
+    pid = engine.call("GET", f"/containers/{identity}/json")["State"]["Pid"]
+    return CGROUPS / Path(f"/proc/{pid}/cgroup").read_text().strip().removeprefix("0::/")
+
+
+@check
+def machine_has_only_cgroup_v2(engine: Engine) -> None:
+    """The guest is what we want to test on, and the engine knows it."""
+    assert {"cpu", "io", "memory", "pids"} <= set((CGROUPS / "cgroup.controllers").read_text().split())
+    assert engine.call("GET", "/info")["CgroupVersion"] == "2"
+
+
+@check
+def a_container_runs(engine: Engine) -> None:
+    """Output and exit code come back."""
+    assert run(engine, ["sh", "-c", "echo hello; exit 3"]) == (3, "hello\n")
+
+
+@check
+def a_bridge_works_without_nf_tables(engine: Engine) -> None:
+    """A bridge needs no NAT; a container on it has an address."""
+    code, text = run(engine, ["ip", "addr", "show", "eth0"], NetworkMode="bridge")
+    assert code == 0, text
+    assert "inet " in text, text
+
+
+@check
+def publishing_without_nf_tables_is_refused_clearly(engine: Engine) -> None:
+    """A port that cannot be published is an error that says why, not silence."""
+    identity = create(
+        engine, "published", ["true"], NetworkMode="bridge", PortBindings={"80/tcp": [{"HostPort": "8080"}]}
+    )
+    answer = engine.request("POST", f"/containers/{identity}/start")
+    engine.call("DELETE", f"/containers/{identity}?force=1")
+    assert answer.status >= 400, answer.status
+    assert "nf_tables" in answer.json()["message"], answer.body
+
+
+@check
+def many_layers_make_one_root(engine: Engine) -> None:
+    """This kernel has no lowerdir+: 60 layers must all be there, and what a layer takes away must be gone."""
+    layers = [busybox_layer(["sh", "cat", "ls"])]
+    layers += [layer({f"many/layer-{number}": str(number).encode()}) for number in range(60)]
+    layers.append(layer({"many/.wh.layer-7": b"", "many/layer-8": b"changed"}))
+    engine.call("POST", "/images/load?quiet=1", raw=docker_archive("many:latest", layers))
+    code, text = run(engine, ["sh", "-c", "ls /many; cat /many/layer-8"], image="many")
+    assert code == 0, text
+    names = text.splitlines()
+    assert names[-1] == "changed", names
+    assert sorted(names[:-1]) == sorted(f"layer-{number}" for number in range(60) if number != 7), names
+
+
+@check
+def volumes_keep_data_and_are_filled(engine: Engine) -> None:
+    """A new volume gets the image's content, and keeps what a container writes."""
+    code, text = run(engine, ["sh", "-c", "cat /etc/passwd && echo kept > /etc/mine"], Binds=["filled:/etc"])
+    assert code == 0, text
+    assert "root:x:0:0" in text, text
+    assert run(engine, ["cat", "/data/mine"], Binds=["filled:/data:ro"]) == (0, "kept\n")
+    code, text = run(engine, ["touch", "/data/other"], Binds=["filled:/data:ro"])
+    assert code == 1, text
+    assert "Read-only file system" in text, text
+
+
+@check
+def limits_reach_the_cgroup(engine: Engine) -> None:
+    """Memory, processes and CPU time, as the kernel has them."""
+    identity = create(engine, "limited", ["sleep", "60"], Memory=32 << 20, PidsLimit=17, NanoCpus=500_000_000)
+    start(engine, identity)
+    cgroup = cgroup_of(engine, identity)
+    values = {name: (cgroup / name).read_text().strip() for name in ("memory.max", "pids.max", "cpu.max")}
+    engine.call("DELETE", f"/containers/{identity}?force=1")
+    assert values == {"memory.max": str(32 << 20), "pids.max": "17", "cpu.max": "50000 100000"}, values
+
+
+@check
+def too_much_memory_ends_a_container(engine: Engine) -> None:
+    """The kernel kills it; the engine says so."""
+    identity = create(engine, "greedy", ["tail", "/dev/zero"], Memory=16 << 20, MemorySwap=16 << 20)
+    start(engine, identity)
+    code = engine.call("POST", f"/containers/{identity}/wait")["StatusCode"]
+    state = engine.call("GET", f"/containers/{identity}/json")["State"]
+    engine.call("DELETE", f"/containers/{identity}?force=1")
+    assert (code, state["OOMKilled"]) == (137, True), (code, state)
+
+
+@check
+def too_many_processes_are_refused(engine: Engine) -> None:
+    """fork fails inside at the limit, and nowhere else."""
+    code, text = run(engine, ["sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait"], PidsLimit=4)
+    assert code != 0, text
+    assert "fork" in text, text
+
+
+@check
+def containers_survive_the_engine(engine: Engine) -> None:
+    """kill -9 of the engine harms no container; the next engine finds it and collects its end."""
+    identity = create(engine, "survivor", ["sh", "-c", "read line < /data/pipe; exit 5"], Binds=["surviving:/data"])
+    mountpoint = Path(engine.call("GET", "/volumes/surviving")["Mountpoint"])
+    assert run(engine, ["mkfifo", "/data/pipe"], Binds=["surviving:/data"])[0] == 0
+    start(engine, identity)
+    pid = engine.call("GET", f"/containers/{identity}/json")["State"]["Pid"]
+    engine.kill()
+    assert Path(f"/proc/{pid}").exists()
+    engine.start()
+    state = engine.call("GET", f"/containers/{identity}/json")["State"]
+    assert (state["Running"], state["Pid"]) == (True, pid), state
+    (mountpoint / "pipe").write_text("go\n")
+    assert engine.call("POST", f"/containers/{identity}/wait")["StatusCode"] == 5
+    engine.call("DELETE", f"/containers/{identity}")
+
+
+def core(engine: Engine) -> None:
+    """Every check, each reported on its own."""
+    for name, function in CHECKS.items():
+        began = time.monotonic()
+        try:
+            function(engine)
+        except Exception as error:  # noqa: BLE001  # whatever went wrong is this check's outcome
+            where = traceback.format_exc().splitlines()[-6:]
+            report(check=name, error=f"{type(error).__name__}: {error}", where=where)
+        else:
+            report(check=name, error="", seconds=round(time.monotonic() - began, 1))
+
+
+def before(engine: Engine) -> None:
+    """Fill a machine and say what is safe. What was acknowledged must be there after the power cut."""
+    for name in ("first", "second"):
+        engine.call("POST", "/volumes/create", {"Name": name, "Labels": {"made": "before"}})
+    synced = ["sh", "-c", "echo safe > /data/file && sync"]
+    assert run(engine, synced, Binds=["first:/data"]) == (0, "")
+    policies = {"again": "always", "never": "no", "held": "unless-stopped", "twice": "unless-stopped"}
+    for name, policy in policies.items():
+        volume = "first" if name == "again" else "second"
+        identity = create(
+            engine, name, ["sleep", "600"], Binds=[f"{volume}:/data"], RestartPolicy={"Name": policy}, StopTimeout=1
+        )
+        start(engine, identity)
+    engine.call("POST", "/containers/held/stop?t=1")
+    removed = create(engine, "removed", ["true"], Binds=["gone:/data"])
+    engine.call("DELETE", f"/containers/{removed}?force=1")
+    engine.call("DELETE", "/volumes/gone")
+    report(safe=True)
+    # The end of the power comes while the engine is at work: volumes are made until then, each acknowledged one named.
+    for number in range(10_000):
+        engine.call("POST", "/volumes/create", {"Name": f"late-{number}"})
+        report(acknowledged=number)
+
+
+def after(engine: Engine) -> None:
+    """Report what the next boot finds."""
+    deadline = time.monotonic() + 20
+    states: dict[str, Any] = {}
+    while time.monotonic() < deadline:
+        listed = engine.call("GET", "/containers/json?all=1")
+        states = {entry["Names"][0].lstrip("/"): entry["State"] for entry in listed}
+        if states.get("again") == states.get("twice") == "running":
+            break
+        time.sleep(0.2)
+    processes = {}
+    for name in states:
+        state = engine.call("GET", f"/containers/{name}/json")["State"]
+        pid = state["Pid"]
+        processes[name] = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[0] if pid else ""
+    volumes = engine.call("GET", "/volumes")["Volumes"]
+    code, text = run(engine, ["cat", "/data/file"], Binds=["first:/data"])
+    second_in_use = engine.request("DELETE", "/volumes/second").status
+    report(
+        found={
+            "states": states,
+            "processes": processes,
+            "volumes": {volume["Name"]: volume["Labels"] for volume in volumes},
+            "folders": sorted(
+                volume["Name"] for volume in volumes if Path(volume["Mountpoint"]).is_dir()
+            ),
+            "first": [code, text],
+            "second_in_use": second_in_use,
+        }
+    )
+    for name in states:
+        engine.call("DELETE", f"/containers/{name}?force=1")
+
+
+def main() -> int:
+    """Boot an engine on /state and do what the arguments say."""
+    what = sys.argv[1:]
+    report(up=float(Path("/proc/uptime").read_text().split()[0]))
+    engine = Engine(STATE / "engine", isolated=False)
+    engine.run_root = Path("/run/holdfast")
+    engine.socket_path = engine.run_root / "holdfast.sock"
+    engine.run_root.mkdir(exist_ok=True)
+    try:
+        engine.start(wait_s=60)
+        report(engine=True)
+        if not (STATE / "image-loaded").exists():
+            engine.load_busybox()
+            (STATE / "image-loaded").touch()
+        for name in what:
+            {"core": core, "before": before, "after": after}[name](engine)
+    except Exception:
+        traceback.print_exc()
+        print(engine.log_tail(60), flush=True)
+        raise
+    report(log=engine.log_tail(40).splitlines())
+    engine.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
