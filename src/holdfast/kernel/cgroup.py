@@ -69,7 +69,7 @@ def parse_layout(mounts: Iterable[mountinfo.MountInfo], unified_controllers: str
             unified = place
         elif entry.fstype == "cgroup":
             names = frozenset(option for option in entry.super_options if "=" not in option) - _V1_OPTIONS
-            if names.isdisjoint(*(known.controllers for known in hierarchies)) if names else True:
+            if not any(names & known.controllers for known in hierarchies):     # a hierarchy mounted twice
                 hierarchies.append(Hierarchy(place, names))
     if unified == root:
         return CgroupLayout("v2", offered, (), unified, offered)
@@ -163,9 +163,14 @@ def _make(place: Path, root: Path) -> None:
     for directory in reversed(ancestors[:ancestors.index(root)]):
         with contextlib.suppress(FileExistsError):
             directory.mkdir()
-        for name in ("cpuset.cpus", "cpuset.mems"):
-            if (directory / "cpuset.cpu_exclusive").exists() and not (directory / name).read_text().strip():
-                _write(directory / name, (directory.parent / name).read_text().strip())
+        if (directory / "cpuset.cpu_exclusive").exists():                # v1 only
+            _inherit_cpuset(directory)
+
+
+def _inherit_cpuset(directory: Path) -> None:
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        if not (directory / name).read_text().strip():
+            _write(directory / name, (directory.parent / name).read_text().strip())
 
 
 def _enable(place: Path, controller: str) -> None:
