@@ -76,10 +76,12 @@ class Volumes:
         if anonymous:
             name = new_id()
             labels = {**(labels or {}), ANONYMOUS_LABEL: ""}
-        with self._locks.hold(name):
+        with self._locks.hold(name), contextlib.ExitStack() as undo:
             record, made = self._make(name, driver, options, labels)
             if made:
+                undo.callback(self._unmake, record, keep=False)
                 self._record([record], [])
+                undo.pop_all()
         return self._show(record)
 
     def get(self, name: str) -> Volume:
