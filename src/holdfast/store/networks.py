@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
@@ -114,7 +115,9 @@ class NetworkTable:
 
         self._database.write(work)
 
-    def add_endpoint(self, record: EndpointRecord, pool: range = range(0), avoid: Set[int] = frozenset()) -> EndpointRecord:
+    def add_endpoint(
+        self, record: EndpointRecord, pool: range = range(0), avoid: AbstractSet[int] = frozenset()
+    ) -> EndpointRecord:
         """Add an endpoint and give it as it was recorded.
 
         With a `pool` (addresses as numbers) and no address asked for, it gets the lowest free one that is not in
@@ -176,13 +179,32 @@ class NetworkTable:
                 " FROM endpoints ORDER BY container_id"
             ).fetchall()
         )
-        return [
-            EndpointRecord(*row[:5], "" if row[5] is None else str(IPv4Address(row[5])), row[6], _ports_from_json(row[7]))
-            for row in rows
-        ]
+        return [_endpoint(*row) for row in rows]
 
 
-def _free_address(connection: sqlite3.Connection, network_id: str, pool: range, avoid: Set[int]) -> int:
+def _endpoint(
+    endpoint_id: str,
+    network_id: str,
+    container_id: str,
+    container_name: str,
+    device: str,
+    address: int | None,
+    mac_address: str,
+    ports: str,
+) -> EndpointRecord:
+    return EndpointRecord(
+        endpoint_id,
+        network_id,
+        container_id,
+        container_name,
+        device,
+        "" if address is None else str(IPv4Address(address)),
+        mac_address,
+        tuple(PortRecord(*values) for values in json.loads(ports)),
+    )
+
+
+def _free_address(connection: sqlite3.Connection, network_id: str, pool: range, avoid: AbstractSet[int]) -> int:
     rows = connection.execute("SELECT address FROM endpoints WHERE network_id = ?", (network_id,)).fetchall()
     taken = {row[0] for row in rows}
     for candidate in pool:
@@ -193,7 +215,3 @@ def _free_address(connection: sqlite3.Connection, network_id: str, pool: range, 
 
 def _ports_to_json(ports: Sequence[PortRecord]) -> str:
     return json.dumps([[port.container_port, port.protocol, port.host_ip, port.host_port] for port in ports])
-
-
-def _ports_from_json(text: str) -> tuple[PortRecord, ...]:
-    return tuple(PortRecord(*values) for values in json.loads(text))

@@ -1,0 +1,78 @@
+"""Which subnet the bridge gets, and which addresses come out of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv4Network
+
+from holdfast.errors import Conflict, InvalidParameter, Unavailable
+
+DOCKER_DEFAULT = IPv4Network("172.17.0.0/16")
+"""What Docker gives docker0 where nothing is in its way; it may be started after this engine, so it is left to it."""
+
+
+def candidates() -> Iterator[IPv4Network]:
+    """Yield the subnets to try, best first.
+
+    Docker hands out the same ranges from the low end, for its own networks; so this starts near the high end. 172.31
+    comes late because cloud providers' default networks are there, often without a route that shows it.
+    """
+    for second in (*range(30, 17, -1), 31):
+        yield IPv4Network(f"172.{second}.0.0/16")
+    for third in range(240, -1, -16):
+        yield IPv4Network(f"192.168.{third}.0/20")
+
+
+def choose_subnet(taken: Iterable[IPv4Network], in_use: Iterable[IPv4Address] = ()) -> IPv4Network:
+    """Give the first candidate that overlaps no network in `taken` and holds no address in `in_use`.
+
+    The default route does not count. Raises Unavailable where every candidate is taken.
+    """
+    networks = [network for network in taken if network.prefixlen > 0]
+    addresses = list(in_use)
+    for candidate in candidates():
+        if any(candidate.overlaps(network) for network in networks):
+            continue
+        if any(address in candidate for address in addresses):
+            continue
+        return candidate
+    raise Unavailable(
+        "every subnet for the default bridge is in use on this host",
+        hint="set bridge_subnet to one that is free",
+    )
+
+
+def parse_subnet(text: str, taken: Iterable[IPv4Network] = ()) -> IPv4Network:
+    """Read a configured subnet such as `10.88.0.0/16`.
+
+    Raises InvalidParameter for something else or for one with no room for two hosts, Conflict where it overlaps.
+    """
+    try:
+        subnet = IPv4Network(text)
+    except ValueError as error:
+        raise InvalidParameter(f"bridge_subnet {text!r}: {error}") from error
+    if subnet.prefixlen > 29:
+        raise InvalidParameter(f"bridge_subnet {text!r}: too small, /29 is the smallest")
+    for network in taken:
+        if network.prefixlen > 0 and subnet.overlaps(network):
+            raise Conflict(f"bridge_subnet {text} overlaps {network}, to which this host has a route")
+    return subnet
+
+
+def gateway_of(subnet: IPv4Network) -> IPv4Address:
+    """Give the bridge's own address: the first of the subnet."""
+    return subnet.network_address + 1
+
+
+def pool_of(subnet: IPv4Network) -> range:
+    """Give the addresses for containers, as numbers: all but the network's, the bridge's and the broadcast one."""
+    return range(int(subnet.network_address) + 2, int(subnet.broadcast_address))
+
+
+def mac_of(address: IPv4Address) -> str:
+    """Give the hardware address that belongs to an IP address, `02:42:` and its four bytes.
+
+    One address always has the same card behind it, so that no neighbour's cache is wrong after a container came and
+    went. Source: Docker, `netutils.GenerateMACFromIP`.
+    """
+    return "02:42:" + address.packed.hex(":")
