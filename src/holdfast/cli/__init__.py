@@ -1,0 +1,1 @@
+"""The `holdfast` command: Docker's words, streams and exit codes."""

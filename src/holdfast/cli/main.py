@@ -1,0 +1,216 @@
+"""The `holdfast` command: global flags, the table of commands, and how failures end the program."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from holdfast import __version__
+from holdfast.cli.command import Invalid
+from holdfast.cli.group import Entry, LazyGroup, UnknownCommand
+from holdfast.cli.session import Session, complain
+from holdfast.errors import EngineError
+
+_CONTAINER = {
+    "run": Entry("holdfast.cli.run:run", "Create and run a new container from an image"),
+    "exec": Entry("holdfast.cli.exec:exec_", "Execute a command in a running container"),
+    "attach": Entry("holdfast.cli.attach:attach", "Attach local standard input, output, and error to a container"),
+    "create": Entry("holdfast.cli.run:create", "Create a new container"),
+    "kill": Entry("holdfast.cli.lifecycle:kill", "Kill one or more running containers"),
+    "logs": Entry("holdfast.cli.logs:logs", "Fetch the logs of a container"),
+    "pause": Entry("holdfast.cli.lifecycle:pause", "Pause all processes within one or more containers"),
+    "rename": Entry("holdfast.cli.lifecycle:rename", "Rename a container"),
+    "restart": Entry("holdfast.cli.lifecycle:restart", "Restart one or more containers"),
+    "rm": Entry("holdfast.cli.lifecycle:rm", "Remove one or more containers"),
+    "start": Entry("holdfast.cli.start:start", "Start one or more stopped containers"),
+    "stop": Entry("holdfast.cli.lifecycle:stop", "Stop one or more running containers"),
+    "unpause": Entry("holdfast.cli.lifecycle:unpause", "Unpause all processes within one or more containers"),
+    "wait": Entry("holdfast.cli.lifecycle:wait", "Block until one or more containers stop, print their exit codes"),
+}
+_IMAGE = {
+    "history": Entry("holdfast.cli.image:history", "Show the history of an image"),
+    "import": Entry("holdfast.cli.image_archive:import_", "Make an image of a tarball of a root file system"),
+    "load": Entry("holdfast.cli.image_archive:load", "Load images from a tar archive or stdin"),
+    "pull": Entry("holdfast.cli.image:pull", "Download an image from a registry"),
+    "save": Entry("holdfast.cli.image_archive:save", "Save images to a tar archive (to stdout by default)"),
+    "tag": Entry("holdfast.cli.image:tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+}
+_SYSTEM = {
+    "events": Entry("holdfast.cli.events:events", "Get real time events from the engine"),
+    "info": Entry("holdfast.cli.system:info", "Display system-wide information"),
+}
+_VOLUME = {
+    "create": Entry("holdfast.cli.volume:create", "Create a volume"),
+    "inspect": Entry("holdfast.cli.volume:inspect", "Display detailed information on one or more volumes"),
+    "ls": Entry("holdfast.cli.volume:ls", "List volumes"),
+    "list": Entry("holdfast.cli.volume:ls", ""),
+    "prune": Entry("holdfast.cli.volume:prune", "Remove unused local volumes"),
+    "rm": Entry("holdfast.cli.volume:rm", "Remove one or more volumes"),
+    "remove": Entry("holdfast.cli.volume:rm", ""),
+}
+
+volume = LazyGroup("volume", _VOLUME, help="Manage volumes.")
+container = LazyGroup(
+    "container",
+    {
+        **_CONTAINER,
+        "inspect": Entry("holdfast.cli.inspect:inspect_containers", "Display detailed information on containers"),
+        "ls": Entry("holdfast.cli.ps:ps", "List containers"),
+        "list": Entry("holdfast.cli.ps:ps", ""),
+        "ps": Entry("holdfast.cli.ps:ps", ""),
+        "prune": Entry("holdfast.cli.lifecycle:prune", "Remove all stopped containers"),
+        "remove": Entry("holdfast.cli.lifecycle:rm", ""),
+    },
+    help="Manage containers.",
+)
+image = LazyGroup(
+    "image",
+    {
+        **_IMAGE,
+        "inspect": Entry("holdfast.cli.inspect:inspect_images", "Display detailed information on images"),
+        "ls": Entry("holdfast.cli.image:images", "List images"),
+        "list": Entry("holdfast.cli.image:images", ""),
+        "prune": Entry("holdfast.cli.image:prune", "Remove unused images"),
+        "rm": Entry("holdfast.cli.image:rmi", "Remove one or more images"),
+        "remove": Entry("holdfast.cli.image:rmi", ""),
+    },
+    help="Manage images.",
+)
+system = LazyGroup(
+    "system",
+    {**_SYSTEM, "df": Entry("holdfast.cli.system_df:df", "Show disk usage")},
+    help="Manage the engine.",
+)
+
+_ROOT = {
+    "volume": Entry("holdfast.cli.main:volume", "Manage volumes"),
+    "container": Entry("holdfast.cli.main:container", "Manage containers"),
+    "image": Entry("holdfast.cli.main:image", "Manage images"),
+    "system": Entry("holdfast.cli.main:system", "Manage the engine"),
+    **_CONTAINER,
+    "ps": Entry("holdfast.cli.ps:ps", "List containers"),
+    "images": Entry("holdfast.cli.image:images", "List images"),
+    "rmi": Entry("holdfast.cli.image:rmi", "Remove one or more images"),
+    **_IMAGE,
+    "inspect": Entry("holdfast.cli.inspect:inspect", "Return low-level information on objects of any kind"),
+    **_SYSTEM,
+    "version": Entry("holdfast.cli.system:version", "Show the versions of client and engine"),
+    "daemon": Entry("holdfast.cli.daemon:daemon", "Run the engine"),
+    "doctor": Entry("holdfast.cli.doctor:doctor", "Say what this machine can and cannot do for the engine"),
+}
+
+
+@click.pass_context
+def _root(
+    ctx: click.Context,
+    host: str | None,
+    use_tls: bool,
+    verify: bool,
+    ca: str | None,
+    certificate: str | None,
+    key: str | None,
+) -> int:
+    ctx.obj = Session(host=host, use_tls=use_tls, verify=verify, ca=ca, certificate=certificate, key=key)
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+    return 0
+
+
+root = LazyGroup(
+    "holdfast",
+    _ROOT,
+    callback=_root,
+    help="Holdfast: a container engine whose heart is volumes.",
+    params=[
+        click.Option(["host", "-H", "--host"], metavar="URL", help="Engine to ask, such as unix:///run/x.sock"),
+        click.Option(["use_tls", "--tls"], is_flag=True, help="Use TLS"),
+        click.Option(["verify", "--tlsverify"], is_flag=True, help="Use TLS and check the engine's certificate"),
+        click.Option(["ca", "--tlscacert"], metavar="FILE", help="Authority that signed the engine's certificate"),
+        click.Option(["certificate", "--tlscert"], metavar="FILE", help="Certificate of this client"),
+        click.Option(["key", "--tlskey"], metavar="FILE", help="Key of this client"),
+    ],
+)
+click.version_option(__version__, "-v", "--version", message=f"Holdfast version {__version__}")(root)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; 125 for a flag that cannot be, 130 when interrupted."""
+    try:
+        code = root.main(args, prog_name="holdfast", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.UsageError as error:
+        return _misused(error)
+    except click.ClickException as error:
+        print(error.format_message(), file=sys.stderr)
+        return 1
+    except EngineError as error:
+        complain(error)
+        return 1
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain at exit while flushing what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _misused(error: click.UsageError) -> int:
+    """Say what is wrong with the command line, in docker's words and with its exit codes."""
+    code = 125
+    path = error.ctx.command_path if error.ctx else "holdfast"
+    if isinstance(error, click.NoSuchOption):
+        name = error.option_name
+        text = f"unknown flag: {name}" if name.startswith("--") else f"unknown shorthand flag: '{name[1:2]}' in {name}"
+    elif isinstance(error, Invalid):
+        value = json.dumps(error.value, ensure_ascii=False)
+        text = f"invalid argument {value} for {_flag(error)} flag: {error.message}"
+    elif isinstance(error, click.BadParameter) and isinstance(error.param, click.Option):
+        text = f"invalid argument for {_flag(error)} flag: {error.message}"
+    elif isinstance(error, click.BadOptionUsage):
+        name = error.option_name
+        text = f"flag needs an argument: {name}"
+        if not name.startswith("--"):
+            text = f"flag needs an argument: '{name[1:]}' in {name}"
+    elif isinstance(error, UnknownCommand):
+        text, code = f"holdfast: unknown command: {path} {error.message}", 1
+    elif error.ctx:
+        text, code = f"holdfast: '{path}' {_arity(error.ctx.command)}", 1
+    else:
+        text, code = f"holdfast: {error.message}", 1
+    usage = f"{error.ctx.get_usage()}\n\n" if error.ctx else ""
+    print(f"{text}\n\n{usage}Run '{path} --help' for more information", file=sys.stderr)
+    return code
+
+
+def _flag(error: click.BadParameter) -> str:
+    names = sorted(error.param.opts, key=len) if error.param else []
+    return f'"{", ".join(names)}"'
+
+
+def _arity(command: click.Command) -> str:
+    """How many arguments a command takes, in docker's words."""
+    arguments = [param for param in command.params if isinstance(param, click.Argument)]
+    least = sum(1 for argument in arguments if argument.required)
+    most = None if any(argument.nargs == -1 for argument in arguments) else len(arguments)
+    if most == 0:
+        return "accepts no arguments"
+    if most is None:
+        return f"requires at least {_counted(least)}"
+    if least == most:
+        return f"requires {_counted(least)}"
+    return f"requires at least {least} and at most {_counted(most)}" if least else f"requires at most {_counted(most)}"
+
+
+def _counted(number: int) -> str:
+    return f"{number} argument" if number == 1 else f"{number} arguments"
+
+
+__all__ = ["container", "image", "main", "root", "system", "volume"]
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""Requests to the engine: paths, queries and bodies on the way out, status to exception on the way back."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import BinaryIO
+from urllib.parse import quote, urlencode
+
+from holdfast import errors
+from holdfast.client.address import Address, Tls, connect
+from holdfast.client.document import Document, decode, decode_stream, documents
+from holdfast.client.http import Connection, Response
+from holdfast.errors import EngineError
+
+API_VERSION = "1.51"
+Json = Mapping[str, object]
+
+_ERRORS: dict[int, type[EngineError]] = {
+    304: errors.NotModified,
+    400: errors.InvalidParameter,
+    401: errors.Unauthorized,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    501: errors.Unsupported,
+    503: errors.Unavailable,
+}
+
+
+class Hijacked:
+    """A connection that an attach or exec took over: bytes both ways, no more HTTP.
+
+    `multiplexed` says whether what is read is framed (no terminal) or raw (a terminal).
+    """
+
+    def __init__(self, connection: Connection, *, multiplexed: bool) -> None:
+        self.socket = connection.socket
+        self.reader = connection.reader
+        self.multiplexed = multiplexed
+        self._connection = connection
+
+    def write(self, data: bytes) -> None:
+        """Send to the process's stdin."""
+        self.socket.sendall(data)
+
+    def end_input(self) -> None:
+        """Tell the process that its stdin ends; its output goes on.
+
+        Does nothing over TLS: Python's ssl cannot close one direction only.
+        """
+        if type(self.socket) is socket.socket:
+            try:
+                self.socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # the engine was first
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+class Transport:
+    """Sends requests; keeps one idle connection for the next one. For one thread at a time."""
+
+    def __init__(self, address: Address, tls: Tls | None = None) -> None:
+        self.address = address
+        self._tls = tls
+        self._idle: Connection | None = None
+
+    def close(self) -> None:
+        """Close the idle connection."""
+        if self._idle:
+            self._idle.close()
+            self._idle = None
+
+    def call(self, method: str, path: str, query: Json | None = None, document: Json | None = None) -> object:
+        """Send a request and decode the whole answer; None for an empty one. Raises EngineError by its status."""
+        connection = self._take()
+        response = _exchange(connection, method, path, query, document)
+        body = response.read()
+        if response.reusable:
+            self._idle = connection
+        else:
+            connection.close()
+        raise_for(response.status, body)
+        return decode(body) if body.strip() else None
+
+    def get(self, path: str, query: Json | None = None) -> Document:
+        """GET one object."""
+        return Document(_object(self.call("GET", path, query)))
+
+    def get_list(self, path: str, query: Json | None = None) -> list[Document]:
+        """GET an array of objects."""
+        return documents(self.call("GET", path, query))
+
+    def post(self, path: str, query: Json | None = None, document: Json | None = None) -> Document:
+        """POST; the object that comes back, an empty one where none does."""
+        return Document(_object(self.call("POST", path, query, document)))
+
+    def delete(self, path: str, query: Json | None = None) -> list[Document]:
+        """DELETE; what was deleted, where the engine says so."""
+        return documents(self.call("DELETE", path, query))
+
+    def open(
+        self, method: str, path: str, query: Json | None = None, body: Iterable[bytes] | None = None
+    ) -> Response:
+        """Send a request on a connection of its own and return once the head of the answer is there.
+
+        The body is for the caller to read. Raises EngineError by the answer's status.
+        """
+        connection = Connection(connect(self.address, self._tls))
+        headers = {"Content-Type": "application/x-tar"} if body is not None else {}
+        response = connection.exchange(method, target(path, query), headers, body)
+        if response.status >= 300:
+            with response:
+                raise_for(response.status, response.read())
+        return response
+
+    def stream(
+        self, method: str, path: str, query: Json | None = None, body: Iterable[bytes] | None = None
+    ) -> Iterator[Document]:
+        """Like open(), for an answer that is a stream of objects."""
+        with self.open(method, path, query, body) as response:
+            yield from decode_stream(response.chunks())
+
+    def hijack(self, path: str, query: Json | None = None, document: Json | None = None) -> Hijacked:
+        """POST, and take over the connection. Raises EngineError by the answer's status."""
+        connection = Connection(connect(self.address, self._tls))
+        upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
+        response = _exchange(connection, "POST", path, query, document, upgrade)
+        if response.status >= 300:
+            with response:
+                raise_for(response.status, response.read())
+        return Hijacked(connection, multiplexed="multiplexed" in response.headers.get("content-type", ""))
+
+    def _take(self) -> Connection:
+        idle, self._idle = self._idle, None
+        if idle and not idle.ended:
+            return idle
+        if idle:
+            idle.close()
+        return Connection(connect(self.address, self._tls))
+
+
+def segment(name: str) -> str:
+    """A name as one segment of a path; slashes stay, as volume and image names may hold them."""
+    return quote(name, safe="/:@")
+
+
+def target(path: str, query: Json | None) -> str:
+    """The request target below the API's version. True is `1`; None, False and `""` are left out; lists repeat;
+    a mapping (filters) is sent as JSON."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in (query or {}).items():
+        if value is None or value is False or value == "":
+            continue
+        if isinstance(value, Mapping):
+            if value:
+                pairs.append((key, json.dumps(value, separators=(",", ":"))))
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            pairs.extend((key, str(item)) for item in value)
+        else:
+            pairs.append((key, "1" if value is True else str(value)))
+    return f"/v{API_VERSION}{path}" + (f"?{urlencode(pairs)}" if pairs else "")
+
+
+def raise_for(status: int, body: bytes) -> None:
+    """Raise the error that a status stands for, with the engine's message; do nothing below 300."""
+    if status < 300:
+        return
+    text = body.decode("utf-8", "replace").strip()
+    if text.startswith("{"):
+        answer = decode(body)
+        text = Document(answer).text("message") if isinstance(answer, dict) else text
+    raise _ERRORS.get(status, errors.System)(text or f"the engine answered {status}")
+
+
+def pieces(file: BinaryIO) -> Iterator[bytes]:
+    """A file in pieces, for a request's body."""
+    while data := file.read(1 << 16):
+        yield data
+
+
+def _exchange(
+    connection: Connection,
+    method: str,
+    path: str,
+    query: Json | None,
+    document: Json | None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    if document is None:
+        return connection.exchange(method, target(path, query), headers or {}, None)
+    body = json.dumps(document, separators=(",", ":")).encode()
+    headers = {"Content-Type": "application/json", **(headers or {})}
+    return connection.exchange(method, target(path, query), headers, body)
+
+
+def _object(answer: object) -> Json:
+    return answer if isinstance(answer, dict) else {}
