@@ -100,6 +100,12 @@ class Router:
 
         return register
 
+    def include(self, *others: Router) -> None:
+        """Take over the routes of other tables, such as those of the API's nouns."""
+        for other in others:
+            for route in other.routes:
+                self._insert(route)
+
     def _insert(self, route: Route) -> None:
         self.routes.append(route)
         if "{" not in route.pattern:
