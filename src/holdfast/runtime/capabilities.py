@@ -9,19 +9,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from holdfast.errors import InvalidParameter
+from holdfast.kernel import identity
 
 ALL: Final = "ALL"
 
-NAMES: Final[tuple[str, ...]] = tuple(
-    "CAP_" + name
-    for name in (
-        "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
-        "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT "
-        "SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE "
-        "AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ "
-        "PERFMON BPF CHECKPOINT_RESTORE"
-    ).split()
-)
+NAMES: Final = identity.CAPABILITIES
 """In the kernel's order, number 0 first."""
 
 DEFAULT: Final[tuple[str, ...]] = tuple(

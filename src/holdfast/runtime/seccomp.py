@@ -97,7 +97,9 @@ def _applies(
     rule: Mapping[str, object], capabilities: frozenset[str], architecture: str, kernel: tuple[int, int]
 ) -> bool:
     includes, excludes = _mapping(rule.get("includes")), _mapping(rule.get("excludes"))
-    if architecture in _list(excludes.get("arches")) or capabilities.intersection(map(str, _list(excludes.get("caps")))):
+    if architecture in _list(excludes.get("arches")):
+        return False
+    if capabilities.intersection(map(str, _list(excludes.get("caps")))):
         return False
     if excludes.get("minKernel") and kernel >= _version(excludes["minKernel"]):
         return False

@@ -197,7 +197,7 @@ def check_cwd(cwd: str) -> str:
     if not path.startswith("/"):
         raise InvalidParameter(f"the working directory '{cwd}' is invalid, it needs to be an absolute path")
     if _DESCRIPTOR_DIRECTORY.match(path):
-        raise InvalidParameter(f"the working directory '{cwd}' is invalid, it must not be below a process's descriptors")
+        raise InvalidParameter(f"the working directory '{cwd}' is invalid, it must not be an open descriptor")
     return path
 
 

@@ -1,0 +1,432 @@
+"""Containers as processes, through conmon and an OCI runtime.
+
+Creating leaves a container whose first process waits in front of its program; starting lets it go on. The engine can
+die at any point: conmon keeps the streams, the log and the exit code, and everything here works from files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import select
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from holdfast import faults, log
+from holdfast.config import Config
+from holdfast.errors import Conflict, DeadlineExceeded, EngineError, NotFound, System
+from holdfast.kernel import cgroup, identity, pidfd
+from holdfast.kernel.path import owned_fd, remove_tree
+from holdfast.process import ProgramFailed, run
+from holdfast.runtime import attach, conmon, facts, messages, probe
+from holdfast.runtime.devices import host_devices
+from holdfast.runtime.execs import ExecTask, start_exec
+from holdfast.runtime.layout import RunLayout
+from holdfast.runtime.probe import RuntimeFacts
+from holdfast.runtime.spec import HostFacts, Resources, linux_resources
+
+logger = log.get(__name__)
+
+CREATE_TIMEOUT_S: Final = 120.0
+_CALL_TIMEOUT_S: Final = 60.0
+_CONMON_END_S: Final = 5.0
+_CONTROL_RESIZE: Final = "1 {rows} {columns}\n"
+_CONTROL_REOPEN_LOG: Final = "2 0 0\n"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRequest:
+    """What `create` needs; `spec` comes from `build_spec`. `log_path`'s directory exists."""
+
+    id: str
+    name: str
+    spec: Mapping[str, object]
+    log_path: Path
+    terminal: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The processes of a container. Start times, in clock ticks since boot, tell them from later owners of the ids."""
+
+    pid: int
+    pid_start_time: int
+    conmon_pid: int
+    conmon_start_time: int
+
+
+class Runtime:
+    """All containers of one engine, by id. Calls block; those about different containers may run at once.
+
+    The caller holds the container's lock. Nothing is remembered between calls but what the probe found.
+    """
+
+    def __init__(self, config: Config) -> None:
+        """Only takes notes; the machine is first looked at by `probe`."""
+        self._config = config
+        self._places = RunLayout(config.run_root)
+        self._guard = threading.Lock()
+        self._facts: RuntimeFacts | None = None
+        self._host: HostFacts | None = None
+        self._layout: cgroup.CgroupLayout | None = None
+        self._tracking: cgroup.CgroupLayout | None = None
+
+    # --- the machine --------------------------------------------------------------------------------------
+
+    def probe(self) -> RuntimeFacts:
+        """Choose the runtime (once) and clear away what an earlier boot left in the run root.
+
+        State root and run root are shared mounts by now. Takes some 50 ms the first time in a boot.
+        Raises Unavailable if no runtime works, System if the machine has no control groups.
+        """
+        with self._guard:
+            if self._facts is None:
+                try:
+                    self._prepare()
+                except OSError as error:
+                    raise System(f"runtime: {error}") from error
+            assert self._facts is not None, "set above"
+            return self._facts
+
+    def host_facts(self, *, privileged: bool = False) -> HostFacts:
+        """What `build_spec` has to know; with the host's devices for a privileged container."""
+        self.probe()
+        assert self._host is not None, "the probe sets it"
+        if privileged:
+            return dataclasses.replace(self._host, devices=host_devices())
+        return self._host
+
+    def cgroup_path(self, container_id: str) -> str:
+        """The control group of a container, for its spec."""
+        return f"{self._config.cgroup_parent}/{container_id}"
+
+    def _prepare(self) -> None:
+        layout = cgroup.layout()
+        controllers = cgroup.prepare(layout, self._config.cgroup_parent)
+        self._layout = layout
+        self._tracking = dataclasses.replace(
+            layout, hierarchies=tuple(entry for entry in layout.hierarchies if not entry.controllers)
+        )
+        self._host = facts.gather(layout, controllers, self._config.cgroup_parent)
+        self._places.run_root.mkdir(parents=True, exist_ok=True)
+        self._forget_earlier_boot()
+        for directory in (self._places.containers, self._places.exits):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        self._facts = probe.probe(self._config, layout, self._host)
+        self._places.runtime_root(self._facts.name).mkdir(mode=0o700, exist_ok=True)
+
+    def _forget_earlier_boot(self) -> None:
+        """A run root that outlives a reboot holds bundles of processes that are gone; exit codes stay true."""
+        boot_file = self._places.run_root / "boot_id"
+        boot_id = identity.boot_id()
+        try:
+            if boot_file.read_text() == boot_id:
+                return
+        except FileNotFoundError:
+            pass
+        with owned_fd(os.open(self._places.run_root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+            for name in ("containers", *probe.CANDIDATES):
+                with contextlib.suppress(FileNotFoundError):
+                    remove_tree(root, name)
+        boot_file.write_text(boot_id)
+
+    # --- life of a container ------------------------------------------------------------------------------
+
+    def create(self, request: TaskRequest) -> Task:
+        """Create a container up to the point where its program is about to run.
+
+        Raises StartFailed, in Docker's words and with the exit code to record, if the runtime refuses; then
+        nothing of it is left. Raises DeadlineExceeded after 120 s, System for anything else.
+        """
+        chosen = self.probe()
+        try:
+            return self._create(chosen, request)
+        except OSError as error:
+            raise System(f"create container {request.id}: {error}") from error
+
+    def _create(self, chosen: RuntimeFacts, request: TaskRequest) -> Task:
+        bundle = self._places.bundle(request.id)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._discard, request.id)
+            self._make_bundle(bundle, request)
+            faults.point("runtime-bundle-written")
+            command = conmon.command(
+                chosen.conmon, container_id=request.id, unique_id=request.id, name=request.name, bundle=bundle,
+                exit_dir=self._places.exits, runtime=chosen.path,
+                runtime_root=self._places.runtime_root(chosen.name), log_path=request.log_path,
+                streams=conmon.Streams(request.terminal, request.open_stdin,
+                                       request.open_stdin and not request.stdin_once),
+            )
+            launch = conmon.Launch([*chosen.prefix(), *command])
+            undo.callback(launch.abandon)
+            self._move_monitor(request.id, launch.pid)
+            launch.release()
+            launch.end_release()
+            try:
+                report = launch.report(CREATE_TIMEOUT_S)
+            except DeadlineExceeded as error:
+                raise error.within(f"create container {request.id}") from None
+            launch.reap()
+            if report is None:
+                raise System(f"conmon ended without a report: {launch.stderr_text() or 'no message'}")
+            pid, message = report
+            if pid <= 0:
+                raise messages.create_failed(chosen.name, message or launch.stderr_text(), _first_word(request.spec))
+            faults.point("runtime-created")
+            task = self._task(bundle, pid)
+            launch.close()
+            undo.pop_all()
+        return task
+
+    def start(self, container_id: str) -> None:
+        """Let a created container's program run. Raises Conflict if it was started before or is gone already."""
+        chosen = self.probe()
+        state = self._places.runtime_root(chosen.name) / container_id
+        try:
+            if chosen.release == "fifo":
+                probe.release_by_fifo(state)
+            else:
+                self._call("start", container_id)
+        except (OSError, ProgramFailed) as error:
+            raise Conflict(f"container {container_id} cannot be started: it is not waiting to run") from error
+        faults.point("runtime-started")
+
+    def signal(self, task: Task, container_id: str, number: int) -> None:
+        """Send a signal to the container's first process, and to no other that has its id by now.
+
+        Raises Conflict if it has ended.
+        """
+        try:
+            with owned_fd(pidfd.pidfd_open(task.pid)) as process:
+                if pidfd.is_same_process(task.pid, task.pid_start_time):
+                    pidfd.pidfd_send_signal(process, number)
+                    return
+        except ProcessLookupError:
+            pass
+        raise Conflict(f"container {container_id} is not running")
+
+    def pause(self, container_id: str) -> None:
+        """Freeze all processes. Raises System with the runtime's reason."""
+        self._call("pause", container_id)
+
+    def resume(self, container_id: str) -> None:
+        """Let frozen processes go on. Raises System with the runtime's reason."""
+        self._call("resume", container_id)
+
+    def update(self, container_id: str, resources: Resources) -> tuple[str, ...]:
+        """Change the limits of a running container; returns warnings. Raises System with the runtime's reason."""
+        warnings: list[str] = []
+        limits = linux_resources(resources, self.host_facts(), warnings)
+        file = self._places.bundle(container_id) / "resources.json"
+        try:
+            file.write_text(json.dumps(limits))
+        except FileNotFoundError:
+            raise NotFound(f"container {container_id} is not running") from None
+        self._call("update", "--resources", str(file), container_id)
+        return tuple(warnings)
+
+    def delete(self, container_id: str) -> None:
+        """Remove every trace of a container but its log: processes, control groups, state, bundle, exit code.
+
+        What still runs is killed first. Harmless to repeat. Waits for conmon, which would otherwise
+        write into a bundle that is gone. Raises System if the control groups cannot be emptied.
+        """
+        chosen = self.probe()
+        assert self._layout is not None, "the probe sets them"
+        assert self._tracking is not None, "the probe sets them"
+        bundle = self._places.bundle(container_id)
+        group = self._cgroup_of(container_id)
+        if cgroup.pids(self._layout, group):
+            self._thaw(container_id)
+            cgroup.kill(self._layout, group)
+        self._end_monitor(bundle, container_id)
+        try:
+            cgroup.remove(self._layout, group, kill_leftovers=True)
+            cgroup.remove(self._tracking, self._monitor_cgroup(container_id), kill_leftovers=True)
+        except OSError as error:
+            logger.warning("control group not removed", extra={"container": container_id, "error": error})
+            run([*self._runtime_words(), "delete", "-f", container_id], timeout_s=_CALL_TIMEOUT_S, check=False)
+        faults.point("runtime-cgroups-removed")
+        try:
+            _remove(self._places.runtime_root(chosen.name), container_id)
+            _remove(self._places.containers, container_id)
+            self._places.exit_file(container_id).unlink(missing_ok=True)
+        except OSError as error:
+            raise System(f"container {container_id}: {error}") from error
+
+    def processes(self, container_id: str) -> list[int]:
+        """Ids of all processes of the container, as the host sees them; empty if it does not run."""
+        self.probe()
+        assert self._layout is not None, "the probe sets it"
+        return list(cgroup.pids(self._layout, self._cgroup_of(container_id)))
+
+    # --- streams ------------------------------------------------------------------------------------------
+
+    def open_attach(self, container_id: str) -> socket.socket:
+        """Connect to a container's streams: see `attach`. Raises Conflict if they are closed."""
+        return attach.connect(self._places.bundle(container_id))
+
+    def resize(self, container_id: str, rows: int, columns: int) -> None:
+        """Set the size of the container's terminal. Raises Conflict if it does not run."""
+        _control(self._places.bundle(container_id), container_id,
+                 _CONTROL_RESIZE.format(rows=rows, columns=columns))
+
+    def reopen_log(self, container_id: str) -> None:
+        """Have conmon open its log file anew, after a rename. Raises Conflict if the container does not run."""
+        _control(self._places.bundle(container_id), container_id, _CONTROL_REOPEN_LOG)
+
+    # --- exec ---------------------------------------------------------------------------------------------
+
+    def exec_start(
+        self, container_id: str, exec_id: str, process: Mapping[str, object], *, terminal: bool = False,
+        stdin: bool = False, attach: bool = True,
+    ) -> ExecTask:
+        """Run a further process, an OCI `process` object, in a running container.
+
+        With `attach` the result has the socket of its streams, connected before the program ran, so no output is
+        missed. Raises StartFailed with 126 or 127, DeadlineExceeded, System, or Conflict if the container is gone.
+        """
+        chosen = self.probe()
+        return start_exec(
+            chosen, self._places, container_id, exec_id, process,
+            streams=conmon.Streams(terminal, stdin), with_attach=attach,
+            move_monitor=lambda pid: self._move_monitor(container_id, pid),
+        )
+
+    # --- after the engine was away ------------------------------------------------------------------------
+
+    def is_alive(self, task: Task) -> bool:
+        """Whether the container's first process is still that process and has not ended."""
+        return pidfd.is_same_process(task.pid, task.pid_start_time)
+
+    def known(self) -> list[str]:
+        """Ids of all bundles in the run root, of which the catalogue may know nothing."""
+        self.probe()
+        return sorted(entry.name for entry in os.scandir(self._places.containers) if entry.is_dir())
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _discard(self, container_id: str) -> None:
+        """Remove what a failed create left; its own failure must not hide the reason of the first."""
+        try:
+            self.delete(container_id)
+        except EngineError as error:
+            logger.warning("leftovers of a failed create", extra={"container": container_id, "error": error})
+
+    def _make_bundle(self, bundle: Path, request: TaskRequest) -> None:
+        if bundle.exists() or self._places.exit_file(request.id).exists():
+            self.delete(request.id)
+        bundle.mkdir(mode=0o700)
+        (bundle / "config.json").write_text(json.dumps(request.spec))
+
+    def _task(self, bundle: Path, pid: int) -> Task:
+        monitor = int((bundle / "conmon.pid").read_text())
+        started = pidfd.process_start_time(pid)
+        monitor_started = pidfd.process_start_time(monitor)
+        if started is None or monitor_started is None:
+            raise System(f"container {bundle.name}: it was killed while it was being created")
+        return Task(pid, started, monitor, monitor_started)
+
+    def _monitor_cgroup(self, container_id: str) -> str:
+        return f"{self._config.cgroup_parent}/conmon-{container_id}"
+
+    def _move_monitor(self, container_id: str, pid: int) -> None:
+        """Give conmon a control group of its own, so that stopping the engine's systemd unit leaves it alone."""
+        assert self._tracking is not None, "the probe sets it"
+        if not self._tracking.hierarchies and self._tracking.unified is None:
+            return
+        try:
+            cgroup.join(self._tracking, self._monitor_cgroup(container_id), pid)
+        except OSError as error:
+            raise System(f"container {container_id}: {error}") from error
+
+    def _cgroup_of(self, container_id: str) -> str:
+        """The control group that the bundle names, else the usual one."""
+        try:
+            spec = json.loads((self._places.bundle(container_id) / "config.json").read_bytes())
+            return str(spec["linux"]["cgroupsPath"])
+        except (FileNotFoundError, ValueError, KeyError):
+            return self.cgroup_path(container_id)
+
+    def _end_monitor(self, bundle: Path, container_id: str) -> None:
+        """Wait until conmon has ended by itself, and kill it if it does not."""
+        monitor = _monitor_pid(bundle, container_id)
+        if monitor is None:
+            return
+        try:
+            with owned_fd(pidfd.pidfd_open(monitor)) as process:
+                if _monitor_pid(bundle, container_id) != monitor or _ended(process, _CONMON_END_S):
+                    return
+                logger.warning("conmon did not end", extra={"container": container_id, "pid": monitor})
+                pidfd.pidfd_send_signal(process, 9)
+                _ended(process, _CONMON_END_S)
+        except ProcessLookupError:
+            return
+
+    def _thaw(self, container_id: str) -> None:
+        """A frozen process does not die on cgroup v1 until it is let go."""
+        try:
+            self._call("resume", container_id)
+        except EngineError:
+            return                              # it was not frozen
+
+    def _runtime_words(self) -> list[str]:
+        chosen = self.probe()
+        return [*chosen.prefix(), str(chosen.path), "--root", str(self._places.runtime_root(chosen.name))]
+
+    def _call(self, *words: str) -> None:
+        try:
+            run([*self._runtime_words(), *words], timeout_s=_CALL_TIMEOUT_S)
+        except ProgramFailed as error:
+            raise System(f"{words[0]} container {words[-1]}: {messages.plain_text(error.stderr)}") from error
+
+
+def _first_word(spec: Mapping[str, object]) -> str:
+    process = spec.get("process")
+    args = process.get("args") if isinstance(process, dict) else None
+    return str(args[0]) if args else ""
+
+
+def _monitor_pid(bundle: Path, container_id: str) -> int | None:
+    """The id of the container's conmon if it runs: the number in the bundle, checked against its command line."""
+    try:
+        pid = int((bundle / "conmon.pid").read_text())
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return None
+    return pid if container_id.encode() in words and words[0].endswith(b"conmon") else None
+
+
+def _ended(process: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(int(timeout_s * 1000)))
+
+
+def _remove(directory: Path, name: str) -> None:
+    """Remove a tree of ours; conmon may still be taking its socket away."""
+    try:
+        with owned_fd(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as parent:
+            remove_tree(parent, name)
+    except FileNotFoundError:
+        return
+
+
+def _control(bundle: Path, container_id: str, text: str) -> None:
+    """Write a line to conmon's control fifo. Raises Conflict if nobody reads it."""
+    try:
+        with owned_fd(os.open(bundle / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as fifo:
+            os.write(fifo, text.encode())
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENXIO, errno.EPIPE):
+            raise Conflict(f"container {container_id} is not running") from error
+        raise System(f"container {container_id}: {error}") from error
