@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from holdfast.containers.service import Containers
     from holdfast.events import EventBus
     from holdfast.images.service import Images
-    from holdfast.network.service import Networks
+    from holdfast.network.service import Network
     from holdfast.runtime.service import Runtime
     from holdfast.store import Store
     from holdfast.volumes.service import Volumes
@@ -27,4 +27,4 @@ class Engine:
     images: Images
     containers: Containers
     runtime: Runtime
-    network: Networks
+    network: Network

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 from holdfast import log
@@ -121,7 +120,7 @@ class Connection(asyncio.Protocol):
             self._note_disconnect()
         return not self._server.is_tls(self._transport)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         """End everything that hangs on this connection."""
         self._lost = True
         self._server.connections.discard(self)
@@ -211,7 +210,8 @@ class Connection(asyncio.Protocol):
 
     def _take_body(self, data: bytes) -> None:
         body, request = self._body, self._request
-        assert body is not None and request is not None
+        assert body is not None
+        assert request is not None
         try:
             payload, rest = body.feed(data)
         except BadRequest as error:
@@ -384,7 +384,8 @@ class Connection(asyncio.Protocol):
         if self._lost:
             raise ClientGone
         assert self._body is None, "read the body before taking over the connection"
-        assert request is self._request and self._stream is None
+        assert request is self._request
+        assert self._stream is None
         early, self._held = self._held, b""
         self._head_sent = True
         self._transport.write(

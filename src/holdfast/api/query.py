@@ -11,7 +11,10 @@ _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 
 
 def percent_decode(text: str) -> str:
-    """Decode %XX. Bytes that are no UTF-8 become surrogates, as in file names. Raises InvalidParameter in Go's words."""
+    """Decode %XX. Bytes that are no UTF-8 become surrogates, as in file names.
+
+    Raises InvalidParameter in Go's words.
+    """
     if "%" not in text:
         return text
     position = text.find("%")

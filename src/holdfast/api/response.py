@@ -78,6 +78,8 @@ async def json_lines(objects: AsyncIterator[object], end: bytes = b"\n") -> Asyn
         yield _encoder.encode(obj) + end
 
 
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _date_second = 0
 _date_line = ""
 
@@ -86,12 +88,10 @@ def _date() -> str:
     global _date_line, _date_second
     now = int(time.time())
     if now != _date_second:
-        # email.utils.formatdate() would do; strftime() is ruled out because it follows the locale.
+        # Not strftime(), which follows the locale.
         day = time.gmtime(now)
-        weekday = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[day.tm_wday]
-        month = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()[day.tm_mon - 1]
         _date_line = (
-            f"Date: {weekday}, {day.tm_mday:02} {month} {day.tm_year}"
+            f"Date: {_WEEKDAYS[day.tm_wday]}, {day.tm_mday:02} {_MONTHS[day.tm_mon - 1]} {day.tm_year}"
             f" {day.tm_hour:02}:{day.tm_min:02}:{day.tm_sec:02} GMT\r\n"
         )
         _date_second = now

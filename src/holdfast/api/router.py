@@ -122,7 +122,8 @@ class Router:
                     entry = _Greedy(segment[1:-4], tail)
                     node.greedy.append(entry)
                     node.greedy.sort(key=lambda greedy: -len(greedy.tail))
-                assert entry.name == segment[1:-4] and route.method not in entry.routes, route.pattern
+                assert entry.name == segment[1:-4], route.pattern
+                assert route.method not in entry.routes, route.pattern
                 entry.routes[route.method] = route
                 return
             if segment.startswith("{"):
@@ -138,8 +139,8 @@ class Router:
     def resolve(self, method: str, target_path: str, query_text: str = "") -> Match | Response:
         """Find the handler for a path as it came (still percent-encoded), or give the answer that refuses it.
 
-        Unknown path or method: 404 `page not found`. A path with `//`, `.` or `..`: 301 to the clean one. Outside of the
-        API versions served: 400. Source: moby, daemon/server and its version middleware; gorilla/mux.
+        Unknown path or method: 404 `page not found`. A path with `//`, `.` or `..`: 301 to the clean one. Outside
+        of the API versions served: 400. Source: moby, daemon/server and its version middleware; gorilla/mux.
         """
         try:
             path = percent_decode(target_path)

@@ -82,15 +82,17 @@ class Server:
         await asyncio.sleep(0)
         for connection in tuple(self.connections):
             connection.abort()
-        while self.connections:
-            await asyncio.sleep(0.005)
+        await asyncio.sleep(0)  # connection_lost() is called in the next turn of the loop
         self.hangups.close()
 
 
 async def serve(
     sockets: Sequence[socket.socket], engine: Engine, routes: Router, *, tls: ssl.SSLContext | None = None
 ) -> Server:
-    """Answer the API on bound sockets: ours, or those of socket activation. Raises InvalidParameter for TCP without TLS."""
+    """Answer the API on bound sockets: ours, or those of socket activation.
+
+    Raises InvalidParameter for TCP without TLS.
+    """
     server = Server(engine, routes)
     await server.listen(sockets, tls)
     return server

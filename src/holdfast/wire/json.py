@@ -44,7 +44,8 @@ class _Mismatch(Exception):
 
     def text(self, shape: type) -> str:
         """Give Go's UnmarshalTypeError."""
-        where = f"Go struct field {_go_name(shape).partition('.')[2]}.{'.'.join(self.path)}" if self.path else "Go value"
+        field = f"{_go_name(shape).partition('.')[2]}.{'.'.join(self.path)}"
+        where = f"Go struct field {field}" if self.path else "Go value"
         return f"json: cannot unmarshal {_describe(self.value, self.go_type)} into {where} of type {self.go_type}"
 
 
@@ -259,7 +260,11 @@ def _lazy_reader(wanted: Any) -> Reader:
     """Build a field's reader at first use, so that a shape may hold itself."""
     if wanted in _SCALARS:
         return _reader(wanted)
-    return lambda value: _reader(wanted)(value)
+
+    def read(value: Any) -> Any:
+        return _reader(wanted)(value)
+
+    return read
 
 
 def _go_name(shape: type) -> str:
@@ -285,7 +290,7 @@ def _describe(value: object, go_type: str) -> str:
         return "bool"
     if isinstance(value, (int, float)):
         return f"number {value}" if go_type.startswith(("int", "uint")) else "number"
-    return {str: "string", list: "array", dict: "object"}[type(value)]
+    return "string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"
 
 
 # -- Content-Type ------------------------------------------------------------------------------------------------------

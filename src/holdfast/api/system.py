@@ -1,0 +1,227 @@
+"""Routes of the engine itself. Docker Engine API, tag System."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdfast import __version__
+from holdfast.api.response import API_VERSION, MIN_API_VERSION, Response, json_response, text_response
+from holdfast.api.router import Router
+from holdfast.api.worker import in_worker
+from holdfast.errors import InvalidParameter, Unsupported
+from holdfast.kernel import cgroup, identity
+from holdfast.kernel.mountinfo import read_mountinfo
+from holdfast.wire.system import Counts, Machine, Part, encode_disk_usage, encode_info, encode_version
+from holdfast.wire.volumes import encode_usage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from holdfast.api.engine import Engine
+    from holdfast.api.request import Request
+
+routes = Router()
+
+_PING_HEADERS = {
+    "Builder-Version": "1",
+    "Cache-Control": "no-cache, no-store, must-revalidate",
+    "Pragma": "no-cache",
+    "Swarm": "inactive",
+}
+_DISK_OBJECTS = frozenset({"container", "image", "volume", "build-cache"})
+_INITS = ("catatonit", "tini", "docker-init")
+_SWAP_FILES = ("memory/memory.memsw.limit_in_bytes", "memory.swap.max")
+
+
+@routes.add("GET", "/_ping")
+async def ping(_request: Request, _engine: Engine) -> Response:
+    """GET /_ping → 200 OK. Operation SystemPing. Builder-Version 1 keeps `docker build` from asking for BuildKit."""
+    return text_response(200, "OK", _PING_HEADERS)
+
+
+@routes.add("HEAD", "/_ping")
+async def ping_head(_request: Request, _engine: Engine) -> Response:
+    """HEAD /_ping → 200, length 0. Operation SystemPingHead."""
+    return text_response(200, "", _PING_HEADERS)
+
+
+@routes.add("GET", "/version")
+async def version(_request: Request, engine: Engine) -> Response:
+    """GET /version → 200 SystemVersion. Operation SystemVersion."""
+    facts = engine.runtime.facts
+    return json_response(
+        200,
+        encode_version(
+            version=__version__,
+            api_version=API_VERSION,
+            min_api_version=MIN_API_VERSION,
+            machine=identity.machine(),
+            kernel_release=identity.kernel_release(),
+            parts=(Part(facts.name, facts.version),),
+        ),
+    )
+
+
+@routes.add("GET", "/info")
+async def info(_request: Request, engine: Engine) -> Response:
+    """GET /info → 200 SystemInfo. Operation SystemInfo."""
+    return json_response(200, await in_worker(_info, engine))
+
+
+@routes.add("GET", "/system/df", since=(1, 25))
+async def disk_usage(request: Request, engine: Engine) -> Response:
+    """GET /system/df → 200 SystemDataUsage. Operation SystemDataUsage."""
+    asked = request.query.all("type") if request.api_version >= (1, 42) else []
+    for kind in asked:
+        if kind not in _DISK_OBJECTS:
+            raise InvalidParameter(f"unknown object type: {kind}")
+    return json_response(200, await in_worker(_disk_usage, engine, frozenset(asked) or _DISK_OBJECTS))
+
+
+@routes.add("POST", "/session", since=(1, 31))
+async def session(_request: Request, _engine: Engine) -> Response:
+    """POST /session → 501: BuildKit's. Operation Session."""
+    raise Unsupported("this engine has no BuildKit; build with DOCKER_BUILDKIT=0")
+
+
+@routes.add("POST", "/grpc", since=(1, 39))
+async def grpc(_request: Request, _engine: Engine) -> Response:
+    """POST /grpc → 501: BuildKit's."""
+    raise Unsupported("this engine has no BuildKit; build with DOCKER_BUILDKIT=0")
+
+
+def _disk_usage(engine: Engine, asked: frozenset[str]) -> dict[str, Any]:
+    images = engine.images.disk_usage() if "image" in asked else None
+    return encode_disk_usage(
+        images=images,
+        layers_size_bytes=engine.images.layers_size() if images is not None else 0,
+        containers=engine.containers.disk_usage() if "container" in asked else None,
+        volumes=[encode_usage(usage) for usage in engine.volumes.disk_usage()] if "volume" in asked else None,
+        build_cache="build-cache" in asked,
+    )
+
+
+def _info(engine: Engine) -> dict[str, Any]:
+    running, paused, stopped = engine.containers.counts()
+    facts = engine.runtime.facts
+    machine = _machine(engine.config.state_root)
+    return encode_info(
+        engine_id=_engine_id(engine.config.state_root),
+        version=__version__,
+        state_root=str(engine.config.state_root),
+        labels=engine.config.labels,
+        debug=engine.config.log_level.lower() == "debug",
+        counts=Counts(running, paused, stopped, engine.images.count()),
+        machine=machine,
+        runtime=Part(facts.name, facts.version),
+        runtimes={facts.name: str(facts.path)},
+        init_binary=next((name for name in _INITS if shutil.which(name)), ""),
+        volume_drivers=("local",),
+        listeners=0,
+        threads=threading.active_count(),
+        now=_now(),
+        warnings=_warnings(machine),
+    )
+
+
+def _machine(state_root: Path) -> Machine:
+    """Read what the machine is. Anything that cannot be read counts as absent: `info` must answer on every machine."""
+    release = _os_release()
+    try:
+        layout = cgroup.layout()
+        cgroup_version, controllers = ("2" if layout.kind == "v2" else "1"), layout.controllers
+    except OSError:
+        cgroup_version, controllers = "", frozenset()
+    return Machine(
+        name=platform.node(),
+        kernel_release=identity.kernel_release(),
+        architecture=identity.machine(),
+        operating_system=release.get("PRETTY_NAME", "Linux"),
+        os_version=release.get("VERSION_ID", ""),
+        cpus=identity.cpu_count(),
+        memory_bytes=identity.total_memory_bytes(),
+        cgroup_version=cgroup_version,
+        controllers=controllers,
+        swap_limit=_has_swap_limit(cgroup_version, controllers),
+        ipv4_forwarding=_read("/proc/sys/net/ipv4/ip_forward") == "1",
+        backing_filesystem=_filesystem_of(state_root),
+        security_options=_security_options(cgroup_version),
+        open_files=len(os.listdir("/proc/self/fd")),
+    )
+
+
+def _os_release() -> dict[str, str]:
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _has_swap_limit(cgroup_version: str, controllers: frozenset[str]) -> bool:
+    if "memory" not in controllers:
+        return False
+    # On v2 the file is missing at the root only; its presence below is a matter of the kernel's build.
+    return cgroup_version == "2" or (cgroup.ROOT / _SWAP_FILES[0]).exists()
+
+
+def _filesystem_of(path: Path) -> str:
+    """Name the file system that holds `path`, by the longest mount point above it."""
+    best, name = -1, "unknown"
+    for entry in read_mountinfo():
+        place = Path(entry.mount_point)
+        if path.is_relative_to(place) and len(place.parts) >= best:
+            best, name = len(place.parts), entry.fstype
+    return {"ext2": "extfs", "ext3": "extfs", "ext4": "extfs"}.get(name, name)
+
+
+def _security_options(cgroup_version: str) -> Sequence[str]:
+    options = []
+    if _read("/sys/module/apparmor/parameters/enabled") == "Y":
+        options.append("name=apparmor")
+    if Path("/proc/sys/kernel/seccomp").exists():
+        options.append("name=seccomp,profile=builtin")
+    if cgroup_version == "2":
+        options.append("name=cgroupns")
+    return options
+
+
+def _engine_id(state_root: Path) -> str:
+    """Give an id that stays with this machine and state root, and does not show the machine's own."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"holdfast:{_read('/etc/machine-id')}:{state_root}"))
+
+
+def _now() -> str:
+    nanoseconds = time.time_ns()
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(nanoseconds // 1_000_000_000))
+    return f"{whole}.{nanoseconds % 1_000_000_000:09}Z"
+
+
+def _warnings(machine: Machine) -> Sequence[str]:
+    """Say what is missing, in Docker's words where it has them."""
+    missing = []
+    for controller, text in (
+        ("memory", "WARNING: No memory limit support"),
+        ("cpu", "WARNING: No cpu cfs quota support"),
+        ("pids", "WARNING: No pids limit support"),
+    ):
+        if controller not in machine.controllers:
+            missing.append(text)
+    if not machine.swap_limit:
+        missing.append("WARNING: No swap limit support")
+    if not machine.ipv4_forwarding:
+        missing.append("WARNING: IPv4 forwarding is disabled")
+    return missing
