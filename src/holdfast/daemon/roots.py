@@ -1,13 +1,13 @@
 """The directories of one engine, and the lock that keeps a second engine out of them.
 
-    <state_root>/          0711   outlives a reboot
-        holdfast.lock             held by the engine that runs
-        holdfast.db               the catalogue
-        volumes/ trash/           see volumes/drivers/local
-        images/ containers/       see images, containers
-    <run_root>/            0711   does not
-        holdfast.sock             the API
-        containers/ exits/ ...    see runtime
+<state_root>/          0711   outlives a reboot
+    holdfast.lock             held by the engine that runs
+    holdfast.db               the catalogue
+    volumes/ trash/           see volumes/drivers/local
+    images/ containers/       see images, containers
+<run_root>/            0711   does not
+    holdfast.sock             the API
+    containers/ exits/ ...    see runtime
 """
 
 from __future__ import annotations
@@ -58,4 +58,3 @@ def prepare(config: Config) -> int:
 def _owner(lock: int) -> str:
     pid = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
     return f" (process {pid})" if pid.isdigit() else ""
-

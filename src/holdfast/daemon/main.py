@@ -1,0 +1,121 @@
+"""From configuration to a serving engine and back: open, restore, listen, wait for the end, close in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from holdfast import __version__, log
+from holdfast.api import containers as api_containers
+from holdfast.api import exec as api_exec
+from holdfast.api import images as api_images
+from holdfast.api import networks as api_networks
+from holdfast.api import system as api_system
+from holdfast.api import volumes as api_volumes
+from holdfast.api.engine import Engine
+from holdfast.api.router import Router
+from holdfast.api.server import serve, tcp_sockets, unix_socket
+from holdfast.api.tls import server_context
+from holdfast.config import Config
+from holdfast.containers.service import Containers
+from holdfast.daemon import roots, systemd
+from holdfast.events import EventBus
+from holdfast.images.rootfs import RootFs
+from holdfast.images.service import Images
+from holdfast.network.service import Networks
+from holdfast.runtime.runtime import Runtime
+from holdfast.store import Store
+from holdfast.volumes.drivers.local import LocalDriver
+from holdfast.volumes.service import Volumes
+
+logger = log.get(__name__)
+
+_GRACE_S = 5.0
+
+
+def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT. Containers run on when the engine ends, and the next one takes them over.
+
+    Raises EngineError if the engine cannot start; nothing is left behind then.
+    """
+    began = time.monotonic()
+    log.configure(config.log_level)
+    os.umask(0o022)
+    activated = systemd.activation_sockets()
+    with contextlib.ExitStack() as closing:
+        lock = roots.prepare(config)
+        closing.callback(os.close, lock)
+        sockets, tls = _listen(config, activated)
+        engine = _open(config, closing)
+        asyncio.run(_serve(engine, sockets, tls, began))
+
+
+def router() -> Router:
+    """Give every route of the API."""
+    everything = Router()
+    for part in (api_system, api_volumes, api_containers, api_exec, api_images, api_networks):
+        for route in part.routes.routes:
+            everything.add(route.method, route.pattern, since=(route.since[0], route.since[1]))(route.handler)
+    return everything
+
+
+def _open(config: Config, closing: contextlib.ExitStack) -> Engine:
+    """Make the services and bring them into agreement with disk, kernel and each other."""
+    store = Store(config.database_path)
+    closing.callback(store.close)
+    events = EventBus()
+    volumes = Volumes(store, events, LocalDriver(config.state_root))
+    closing.callback(volumes.close)
+    images = Images(config, store, events)
+    network = Networks(config, store, events)
+    closing.callback(network.close)
+    runtime = Runtime(config)
+    rootfs = RootFs(config.state_root)
+    containers = Containers(config, store, events, volumes, images, rootfs, runtime, network)
+    closing.callback(containers.close)
+    images.restore()
+    containers.restore()
+    return Engine(config, store, events, volumes, images, containers, runtime, network)
+
+
+def _listen(config: Config, activated: list[socket.socket]) -> tuple[list[socket.socket], object]:
+    sockets = activated or [unix_socket(config.socket_path, mode=config.socket_mode, group=config.socket_group)]
+    if not config.tcp_address:
+        return sockets, None
+    tls = server_context(ca=config.tls_ca, certificate=config.tls_certificate, key=config.tls_key)
+    return [*sockets, *tcp_sockets(config.tcp_address)], tls
+
+
+async def _serve(engine: Engine, sockets: list[socket.socket], tls: object, began: float) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    server = await serve(sockets, engine, router(), tls=tls)
+    logger.info(
+        "engine is ready",
+        extra={
+            "version": __version__,
+            "socket": engine.config.socket_path,
+            "tcp": engine.config.tcp_address or "none",
+            "after_ms": round((time.monotonic() - began) * 1000),
+        },
+    )
+    systemd.notify("READY=1")
+    _in_background(engine.network.warm_up, engine.containers.apply_restart_policies)
+    await ended.wait()
+    logger.info("engine is stopping, containers run on")
+    systemd.notify("STOPPING=1")
+    await server.stop(_GRACE_S)
+
+
+def _in_background(*works: Callable[[], None]) -> None:
+    """Do what makes the first requests faster, or may take long, after the engine answers."""
+    for work in works:
+        threading.Thread(target=work, name=work.__name__, daemon=True).start()
