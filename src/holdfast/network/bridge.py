@@ -121,8 +121,8 @@ class Bridge:
                 device, mtu=mtu, peer_name=CONTAINER_DEVICE, peer_mac_address=mac_address, peer_namespace_fd=fd
             )
             silence = [rtnetlink.set_no_link_local(device)] if self._has_ipv6 else []
-            kernel.ask(create, *silence, rtnetlink.set_master(device, index))
             try:
+                kernel.ask(create, *silence, rtnetlink.set_master(device, index))
                 if hairpin:
                     self.set_hairpin(device)
                 in_network_namespace(fd, lambda: _configure(address, subnet))

@@ -35,6 +35,11 @@ class Reaper:
                 self._thread = threading.Thread(target=self._work, name="holdfast-network-reaper", daemon=True)
                 self._thread.start()
 
+    def has(self, device: str) -> bool:
+        """Whether `device` is still to be removed."""
+        with self._changed:
+            return device in self._leaving
+
     def leaving(self) -> frozenset[int]:
         """Give the addresses that may still answer."""
         with self._changed:

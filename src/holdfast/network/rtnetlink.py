@@ -117,7 +117,7 @@ class Route:
 
 
 class RouteSocket:
-    """A netlink socket of the network namespace that the calling thread is in when it makes one. Safe from any thread."""
+    """A netlink socket in the network namespace of the thread that makes it. Safe from any thread."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()

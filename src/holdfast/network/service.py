@@ -87,6 +87,9 @@ class Network:
         gone = [row for row in rows if row.container_id not in live]
         if gone:
             self._table.remove_endpoints([row.container_id for row in gone])
+            for row in gone:
+                if row.device:
+                    self._reaper.add(row.device, int(IPv4Address(row.address)))
         with self._guard:
             self._endpoints = {row.container_id: row for row in rows if row.container_id in live}
             kept = list(self._endpoints.values())
@@ -432,7 +435,7 @@ class Network:
         ready = self._make_ready()
         devices = {row.device for row in joined}
         for device in self._bridge.ports():
-            if device.startswith(DEVICE_PREFIX) and device not in devices:
+            if device.startswith(DEVICE_PREFIX) and device not in devices and not self._reaper.has(device):
                 self._reaper.add(device, 0)
         for row in joined:
             if not self._bridge.rejoin(row.device, ready.index):

@@ -1,0 +1,125 @@
+"""Published ports: from outside, from the host, from containers, and when they clash."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from holdfast.errors import System
+from holdfast.kernel.namespaces import in_network_namespace
+from holdfast.network import PortRequest
+from holdfast.network.rtnetlink import RouteSocket
+from tests.support.namespace import in_mount_and_network_namespace
+from tests.support.network import HOST, OUTSIDE, call, machine, refuses, server
+
+pytestmark = pytest.mark.kernel
+
+
+@in_mount_and_network_namespace
+def test_published_port_is_reached_from_everywhere(tmp_path: Path) -> None:
+    with machine(tmp_path) as host:
+        namespace = host.network.make_namespace("a" * 64)
+        other = host.network.make_namespace("b" * 64)
+        endpoint = host.network.connect("a" * 64, namespace, ports=[PortRequest(80, "tcp", "", 8080)])
+        neighbour = host.network.connect("b" * 64, other)
+        assert [(port.host_ip, port.host_port) for port in endpoint.ports] == [("0.0.0.0", 8080)]
+        with server(namespace, 80):
+            assert call(host.outside, HOST, 8080) == OUTSIDE
+            assert call(None, "127.0.0.1", 8080) == endpoint.gateway
+            assert call(None, HOST, 8080) == HOST
+            assert call(None, endpoint.gateway, 8080) == endpoint.gateway
+            assert call(namespace, HOST, 8080) == endpoint.gateway
+            assert call(other, HOST, 8080) == endpoint.gateway
+            assert call(other, endpoint.gateway, 8080) == endpoint.gateway
+            assert call(other, endpoint.ip_address, 80) == neighbour.ip_address
+        host.network.disconnect("a" * 64)
+        assert refuses(host.outside, HOST, 8080)
+        with socket.create_server(("0.0.0.0", 8080)):
+            pass
+
+
+@in_mount_and_network_namespace
+def test_port_on_loopback_is_closed_to_others(tmp_path: Path) -> None:
+    with machine(tmp_path) as host:
+        namespace = host.network.make_namespace("a" * 64)
+        host.network.connect("a" * 64, namespace, ports=[PortRequest(80, "tcp", "127.0.0.1", 8080)])
+        with server(namespace, 80), server(None, 9090, "127.0.0.1"):
+            call(None, "127.0.0.1", 8080)
+            assert refuses(None, HOST, 8080)
+            assert refuses(host.outside, HOST, 8080)
+            for port in (8080, 9090):
+                assert not _reached_as_loopback(host.outside, "02:00:00:00:00:01", port)
+                assert refuses(namespace, "127.0.0.1", port)
+
+
+def _reached_as_loopback(namespace: Path, mac_address: str, port: int) -> bool:
+    """Whether a machine on the same wire reaches 127.0.0.1 of the host by a route of its own."""
+
+    def work() -> bool:
+        Path("/proc/sys/net/ipv4/conf/all/route_localnet").write_text("1")
+        with RouteSocket() as kernel:
+            card = kernel.link("eth0")
+            assert card is not None
+        with socket.socket() as caller:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+            caller.bind((OUTSIDE, 0))
+            caller.settimeout(0.5)
+            try:
+                caller.connect(("127.0.0.1", port))
+            except OSError:
+                return False
+            return True
+
+    return in_network_namespace(namespace, work)
+
+
+@in_mount_and_network_namespace
+def test_udp_port(tmp_path: Path) -> None:
+    with machine(tmp_path) as host:
+        namespace = host.network.make_namespace("a" * 64)
+        host.network.connect("a" * 64, namespace, ports=[PortRequest(53, "udp", "", 5353)])
+
+        def listen() -> socket.socket:
+            receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            receiver.bind(("0.0.0.0", 53))
+            receiver.settimeout(2)
+            return receiver
+
+        def ask() -> bytes:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.settimeout(2)
+                sender.sendto(b"name?", (HOST, 5353))
+                data, peer = receiver.recvfrom(100)
+                receiver.sendto(data.upper(), peer)
+                return sender.recv(100)
+
+        with in_network_namespace(namespace, listen) as receiver:
+            assert in_network_namespace(host.outside, ask) == b"NAME?"
+
+
+@in_mount_and_network_namespace
+def test_a_port_is_given_once(tmp_path: Path) -> None:
+    with machine(tmp_path) as host:
+        first, second = (host.network.make_namespace(name) for name in ("a" * 64, "b" * 64))
+        host.network.connect("a" * 64, first, name="one", ports=[PortRequest(80, "tcp", "", 8080)])
+        with pytest.raises(System) as taken:
+            wanted = [PortRequest(81), PortRequest(80, "tcp", "", 8080)]
+            host.network.connect("b" * 64, second, name="two", ports=wanted)
+        message = str(taken.value)
+        assert message.startswith("driver failed programming external connectivity on endpoint two (")
+        assert message.endswith("): Bind for 0.0.0.0:8080 failed: port is already allocated")
+        assert host.network.endpoint("b" * 64) is None
+        foreign = r"failed to bind host port 0\.0\.0\.0:7070/tcp: address already in use"
+        with socket.create_server(("0.0.0.0", 7070)), pytest.raises(System, match=foreign):
+            host.network.connect("b" * 64, second, ports=[PortRequest(80, "tcp", "", 7070)])
+        with pytest.raises(OSError, match="already in use"):
+            socket.create_server(("0.0.0.0", 8080))
+        chosen = host.network.connect(
+            "b" * 64, second, ports=[PortRequest(80, "tcp", "", 8080, 8090), PortRequest(81), PortRequest(81, "udp")]
+        )
+        assert chosen.ports[0].host_port == 8081
+        assert chosen.ports[1].host_port > 1024
+        with server(second, 81):
+            call(host.outside, HOST, chosen.ports[1].host_port)
