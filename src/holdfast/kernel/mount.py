@@ -267,15 +267,18 @@ def overlay(destination: StrPath | int, lower_dirs: Sequence[StrPath], upper: St
 
 def _overlay_appended(lower_dirs: Sequence[StrPath], upper: StrPath | None, work: StrPath | None,
                       options: Sequence[str]) -> int:
-    """The overlay as a detached mount, configured by `lowerdir+`. Paths over 255 bytes go by descriptor."""
+    """The overlay as a detached mount, configured by `lowerdir+`.
+
+    Paths over 255 bytes go by descriptor, and those with a backslash, which `upperdir` takes for an escape.
+    """
     named = [("lowerdir+", os.fspath(lower)) for lower in lower_dirs]
     named += [(key, os.fspath(path)) for key, path in (("upperdir", upper), ("workdir", work)) if path is not None]
     with contextlib.ExitStack() as fds:
         context = fds.enter_context(owned_fd(fsopen("overlay")))
         fsconfig_set_string(context, "source", "overlay")       # what df and the mount table show
         for key, path in named:
-            fits = len(os.fsencode(path)) <= _FSCONFIG_STRING_BYTES
-            fsconfig_set_string(context, key, path if fits else _fd_path(fds, path))
+            plain = len(os.fsencode(path)) <= _FSCONFIG_STRING_BYTES and "\\" not in path
+            fsconfig_set_string(context, key, path if plain else _fd_path(fds, path))
         for option in options:
             key, equals, value = option.partition("=")
             if equals:

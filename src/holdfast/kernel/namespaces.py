@@ -146,22 +146,47 @@ def pin_mount_namespace_hiding(path: StrPath, hide: Path) -> None:
         return
     unpin(target)
     mount.make_private(target.parent)
+    os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    try:
+        _pin_newer_mount_namespace(target, hide)
+    except BaseException:
+        os.unlink(target)
+        raise
 
-    def make() -> int:
-        unshare(CLONE_NEWNS)
-        mount.mount("none", "/", None, mount.MS_REC | mount.MS_SLAVE)
-        mount.mount("/dev/null", hide, None, mount.MS_BIND)
-        if not _reads_empty(hide):
-            raise OSError(errno.EIO, "the file is not hidden in the new mount namespace", os.fspath(hide))
-        return os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
-    with owned_fd(in_own_thread(make)) as namespace:        # complete before anybody can find it
-        os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-        try:
-            mount.mount(f"/proc/self/fd/{namespace}", target, None, mount.MS_BIND)
-        except BaseException:
-            os.unlink(target)
-            raise
+def _pin_newer_mount_namespace(target: Path, hide: Path) -> None:
+    """Make the namespace, complete before anybody can find it, and bind its file onto `target`.
+
+    The kernel refuses with EINVAL a mount namespace whose id is lower than our own, to prevent loops. Since Linux
+    6.18 each processor hands out ids of its own range, so a new one can be lower; the processor that made ours
+    cannot give a lower one, so each is tried. Source: Linux, mnt_ns_loop(), commit 7d7d16498958.
+    """
+    processors: list[int | None] = [None, *sorted(os.sched_getaffinity(0))]
+    for number, processor in enumerate(processors, start=1):
+
+        def make(processor: int | None = processor) -> int:
+            if processor is not None:
+                os.sched_setaffinity(0, {processor})        # this thread only, and it ends here
+            return _mount_namespace_hiding(hide)
+
+        with owned_fd(in_own_thread(make)) as namespace:
+            try:
+                mount.mount(f"/proc/self/fd/{namespace}", target, None, mount.MS_BIND)
+            except OSError as error:
+                if error.errno != errno.EINVAL or number == len(processors):
+                    raise
+            else:
+                return
+
+
+def _mount_namespace_hiding(hide: Path) -> int:
+    """Leave for a new mount namespace in which `hide` is empty, and return its descriptor."""
+    unshare(CLONE_NEWNS)
+    mount.mount("none", "/", None, mount.MS_REC | mount.MS_SLAVE)
+    mount.mount("/dev/null", hide, None, mount.MS_BIND)
+    if not _reads_empty(hide):
+        raise OSError(errno.EIO, "the file is not hidden in the new mount namespace", os.fspath(hide))
+    return os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def in_mount_namespace(namespace: StrPath | int, work: Callable[[], T]) -> T:
