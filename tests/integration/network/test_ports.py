@@ -104,8 +104,8 @@ def test_a_port_is_given_once(tmp_path: Path) -> None:
     with machine(tmp_path) as host:
         first, second = (host.network.make_namespace(name) for name in ("a" * 64, "b" * 64))
         host.network.connect("a" * 64, first, name="one", ports=[PortRequest(80, "tcp", "", 8080)])
+        wanted = [PortRequest(81), PortRequest(80, "tcp", "", 8080)]
         with pytest.raises(System) as taken:
-            wanted = [PortRequest(81), PortRequest(80, "tcp", "", 8080)]
             host.network.connect("b" * 64, second, name="two", ports=wanted)
         message = str(taken.value)
         assert message.startswith("driver failed programming external connectivity on endpoint two (")
