@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PREFIX ?= /opt/holdfast
 PYTEST_FLAGS ?=
+BENCH_FLAGS ?=
 python := .venv/bin/python
 
 .PHONY: help run stop test unit lint bench soak lock install uninstall clean
@@ -26,7 +27,7 @@ lint: ## mypy, ruff and shellcheck
 	@scripts/lint.sh
 
 bench: ## Measure against Docker Engine, fetched into build/ (root)
-	@scripts/bench.sh
+	@scripts/bench.sh $(BENCH_FLAGS)
 
 soak: ## Kill the engine at random for SOAK_SECONDS (600), checking that nothing is lost (root)
 	@scripts/setup.sh test

@@ -3,7 +3,8 @@
 
 usage: busybox-image.py FILE
 
-For machines that reach no registry. The same busybox gives the same bytes, so the image keeps its id. Standard library only.
+For machines that reach no registry. The same busybox gives the same bytes, so the image keeps its id. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -18,8 +19,13 @@ import tarfile
 from pathlib import Path
 
 BUSYBOX = Path("/bin/busybox")
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "ppc64le": "ppc64le", "s390x": "s390x"}
-FOLDERS = {"bin": 0o755, "dev": 0o755, "etc": 0o755, "home": 0o755, "proc": 0o555, "root": 0o700, "sys": 0o555, "tmp": 0o1777, "usr": 0o755, "var": 0o755}
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "ppc64le": "ppc64le"}
+FOLDERS = dict.fromkeys(("bin", "dev", "etc", "home", "usr", "var"), 493) | {
+    "proc": 0o555,
+    "root": 0o700,
+    "sys": 0o555,
+    "tmp": 0o1777,
+}
 FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n",
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
