@@ -1,0 +1,142 @@
+"""kill -9 at every named fault point: nothing acknowledged is lost, nothing half-made is left.
+
+A story walks through creating, filling, starting, using and removing; the engine dies at the armed point, is started
+again, and what it then shows and has on disk is compared with what it had acknowledged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.support.engine import PROJECT, Engine, busybox_archive
+from tests.support.state import assert_consistent, assert_empty
+
+pytestmark = [pytest.mark.fault, pytest.mark.kernel]
+
+POINTS = sorted(
+    {
+        name
+        for path in (PROJECT / "src").rglob("*.py")
+        for name in re.findall(r'faults\.point\("([a-z0-9-]+)"\)', path.read_text(encoding="utf-8"))
+    }
+)
+
+
+class Died(Exception):
+    """The engine was killed in the middle of a call."""
+
+
+@dataclass
+class Ledger:
+    """What the engine said it had done."""
+
+    volumes: set[str] = field(default_factory=set)
+    gone_volumes: set[str] = field(default_factory=set)
+    containers: set[str] = field(default_factory=set)
+    gone_containers: set[str] = field(default_factory=set)
+    started: set[str] = field(default_factory=set)
+
+
+class Story:
+    """A walk through everything that has a fault point, one acknowledged call after the other."""
+
+    def __init__(self, engine: Engine, ledger: Ledger) -> None:
+        self.engine = engine
+        self.ledger = ledger
+
+    def call(self, method: str, path: str, body: object = None, raw: bytes | None = None) -> bytes:
+        try:
+            answer = self.engine.request(method, path, body, raw=raw, timeout_s=30)
+        except (OSError, http.client.HTTPException) as error:
+            raise Died from error
+        if answer.status >= 400:
+            raise AssertionError(f"{method} {path}: {answer.status} {answer.body!r}\n{self.engine.log_tail()}")
+        return answer.body
+
+    def walk(self) -> None:
+        ledger = self.ledger
+        self.call("POST", "/images/load?quiet=1", raw=busybox_archive().read_bytes())
+        for name in ("first", "second"):
+            self.call("POST", "/volumes/create", {"Name": name})
+            ledger.volumes.add(name)
+        self.create("box", {"Binds": ["filled:/bin", "first:/first"], "NetworkMode": "bridge"})
+        ledger.volumes.add("filled")
+        self.call("POST", "/containers/box/start")
+        ledger.started.add("box")
+        self.exec("box", ["/bin/busybox", "true"])
+        self.call("POST", "/containers/box/stop?t=0")
+        ledger.started.discard("box")
+        ledger.containers.discard("box")
+        self.call("DELETE", "/containers/box?v=1")
+        ledger.gone_containers.add("box")
+        ledger.volumes.discard("second")
+        self.call("DELETE", "/volumes/second")
+        ledger.gone_volumes.add("second")
+
+    def create(self, name: str, host: dict[str, object]) -> None:
+        body = {"Image": "busybox", "Cmd": ["sleep", "1000"], "Volumes": {"/anonymous": {}}, "HostConfig": host}
+        self.call("POST", f"/containers/create?name={name}", body)
+        self.ledger.containers.add(name)
+
+    def exec(self, container: str, command: list[str]) -> None:
+        created = json.loads(self.call("POST", f"/containers/{container}/exec", {"Cmd": command, "AttachStdout": True}))
+        self.call("POST", f"/exec/{created['Id']}/start", {"Detach": True})
+
+
+def test_there_are_points() -> None:
+    assert len(POINTS) >= 20
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_kill(point: str, tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    ledger = Ledger()
+    try:
+        engine.start(faults=point)
+        with contextlib.suppress(Died):
+            Story(engine, ledger).walk()
+            pytest.fail(f"the story never came to {point}")
+        assert engine.wait_dead() == -9
+        engine.start()
+        check_ledger(engine, ledger)
+        assert_consistent(engine)
+        engine.load_busybox()
+        again = Ledger()
+        for container in engine.call("GET", "/containers/json?all=1"):
+            engine.call("DELETE", f"/containers/{container['Id']}?force=1&v=1")
+        for volume in engine.call("GET", "/volumes")["Volumes"]:
+            engine.call("DELETE", f"/volumes/{volume['Name']}")
+        assert_empty(engine)
+        Story(engine, again).walk()
+        check_ledger(engine, again)
+        assert_consistent(engine)
+    finally:
+        engine.close()
+
+
+def check_ledger(engine: Engine, ledger: Ledger) -> None:
+    """Everything acknowledged is there, everything removed is not."""
+    volumes = {volume["Name"] for volume in engine.call("GET", "/volumes")["Volumes"]}
+    containers = {entry["Names"][0][1:]: entry for entry in engine.call("GET", "/containers/json?all=1")}
+    assert ledger.volumes <= volumes
+    assert not ledger.gone_volumes & volumes
+    assert ledger.containers <= set(containers)
+    assert not ledger.gone_containers & set(containers)
+    for name in ledger.started:
+        assert containers[name]["State"] == "running", engine.log_tail()
+    if "filled" in volumes:
+        filled = set((engine.state_root / "volumes/filled/_data").iterdir())
+        assert not filled or len(filled) == image_entries(engine), "a volume is filled whole or not at all"
+
+
+def image_entries(engine: Engine) -> int:
+    """How many entries the image has in /bin."""
+    (layer,) = (engine.state_root / "images/layers").glob("*/diff/bin")
+    return sum(1 for _ in layer.iterdir())
