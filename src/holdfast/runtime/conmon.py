@@ -7,7 +7,7 @@
     and SYNCPIPE carries a second line, the exit code.
 
 The process that is spawned forks the lasting one and ends; that one's id is in `conmon.pid`. It is put into a cgroup
-before the first byte, so everything it starts is born there. Source: conmon(8), and conmon 2.1's `conn_sock.c`, `cli.c`.
+before the first byte, so everything it starts is born there. Source: conmon(8); conmon 2.1, `conn_sock.c`, `cli.c`.
 """
 
 from __future__ import annotations

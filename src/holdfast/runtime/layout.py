@@ -32,6 +32,11 @@ class RunLayout:
         """The pinned mount namespace, in a directory of its own."""
         return self.run_root / "runtime-mounts" / "mnt"
 
+    @property
+    def filters(self) -> Path:
+        """Compiled seccomp filters by hash of profile and runtime."""
+        return self.run_root / "seccomp"
+
     def runtime_root(self, runtime: str) -> Path:
         """State directory of the OCI runtime called `runtime`."""
         return self.run_root / runtime

@@ -25,6 +25,7 @@ from holdfast.kernel import cgroup, identity, namespaces
 from holdfast.kernel.path import owned_fd, remove_tree
 from holdfast.process import CLEAN_ENVIRONMENT, ProgramFailed, run, spawn
 from holdfast.runtime import conmon
+from holdfast.runtime.filters import FilterCache, read_filter, with_filter
 from holdfast.runtime.layout import RunLayout
 from holdfast.runtime.spec import HostFacts, OciMount, SpecInput, build_spec
 
@@ -33,7 +34,9 @@ logger = log.get(__name__)
 CANDIDATES: Final = ("crun", "runc")
 
 _ID: Final = "holdfast-probe"
-_WORD: Final = b"holdfast\n"
+_SHOW: Final = ("/bin/cat", "/proc/self/status")
+_SHOWN_LIMIT_BYTES: Final = 65536
+_FILTERED: Final = b"\nSeccomp:\t2\n"
 _PROGRAM_DIRECTORIES: Final = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix")
 _CALL_S: Final = 20.0
 _OUTPUT_S: Final = 5.0
@@ -52,10 +55,16 @@ class RuntimeFacts:
     """The file that every call must not see, hence runs inside `namespace`."""
     namespace: Path | None
     conmon: Path
+    compiled_seccomp: bool = False
+    """Whether it takes compiled filters: see `filters`."""
 
     def prefix(self) -> list[str]:
         """What to put in front of any call of the runtime or conmon. nsenter keeps descriptors and needs no fork."""
         return [] if self.namespace is None else ["/usr/bin/nsenter", f"--mount={self.namespace}", "--"]
+
+    def filter_cache(self, places: RunLayout) -> FilterCache:
+        """The compiled filters of exactly this program."""
+        return FilterCache(places.filters, f"{self.path} {self.path.stat().st_mtime_ns}")
 
 
 def probe(config: Config, layout: cgroup.CgroupLayout, host: HostFacts) -> RuntimeFacts:
@@ -84,9 +93,11 @@ def probe(config: Config, layout: cgroup.CgroupLayout, host: HostFacts) -> Runti
             key = _key(facts)
             known = _recall(places.facts_file, key)
             if known is None:
-                known = {"version": _version(path), "release": _try(facts, places, config.cgroup_parent, host)}
+                release, compiled = _try(facts, places, config.cgroup_parent, host)
+                known = {"version": _version(path), "release": release, "compiled_seccomp": "yes" if compiled else ""}
                 _remember(places.facts_file, key | known)
-            return replace(facts, version=known["version"], release="fifo" if known["release"] == "fifo" else "start")
+            return replace(facts, version=known["version"], release="fifo" if known["release"] == "fifo" else "start",
+                           compiled_seccomp=bool(known["compiled_seccomp"]))
         except (EngineError, OSError) as error:
             logger.warning("runtime does not work here", extra={"runtime": name, "error": error})
             failures.append(f"{name}: {error}")
@@ -109,7 +120,7 @@ def _recall(file: Path, key: dict[str, str]) -> dict[str, str] | None:
         return None
     if not isinstance(known, dict) or any(known.get(field) != value for field, value in key.items()):
         return None
-    return {"release": str(known.get("release")), "version": str(known.get("version"))}
+    return {name: str(known.get(name) or "") for name in ("release", "version", "compiled_seccomp")}
 
 
 def _remember(file: Path, known: dict[str, str]) -> None:
@@ -125,52 +136,80 @@ def _version(path: Path) -> str:
 
 def _try(
     facts: RuntimeFacts, places: RunLayout, cgroup_parent: str, host: HostFacts
-) -> Literal["fifo", "start"]:
-    """Run the host's `echo` in a container and say how it could be released. Raises System."""
+) -> tuple[Literal["fifo", "start"], bool]:
+    """Run one of the host's programs in a container: how is it released, and are compiled filters taken?
+
+    Raises System if it does not run at all.
+    """
     state = places.runtime_root(facts.name)
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     runtime = [*facts.prefix(), str(facts.path), "--root", str(state)]
     with _bundle(places) as bundle:
         spec, _ = build_spec(
-            SpecInput(id=_ID, rootfs=bundle / "rootfs", args=("/bin/echo", "holdfast"),
-                      cgroups_path=f"{cgroup_parent}/{_ID}", mounts=_host_programs(bundle / "rootfs")),
+            SpecInput(id=_ID, rootfs=bundle / "rootfs", args=_SHOW, cgroups_path=f"{cgroup_parent}/{_ID}",
+                      mounts=_host_programs(bundle / "rootfs")),
             host,
         )
-        (bundle / "config.json").write_text(json.dumps(spec))
-        for release in ("fifo", "start") if facts.name == "crun" else ("start",):
-            run([*runtime, "delete", "-f", _ID], timeout_s=_CALL_S, check=False)
-            try:
-                if _runs(runtime, bundle, state, by_fifo=release == "fifo"):
-                    return "fifo" if release == "fifo" else "start"
-            finally:
-                run([*runtime, "delete", "-f", _ID], timeout_s=_CALL_S, check=False)
+        for by_fifo in (True, False) if facts.name == "crun" else (False,):
+            shown, compiled = _run_once(runtime, bundle, state, spec, by_fifo=by_fifo)
+            if not shown:
+                continue
+            if compiled:
+                shown, _ = _run_once(runtime, bundle, state, with_filter(spec, compiled), by_fifo=by_fifo)
+            if not compiled or _FILTERED not in shown:
+                return "fifo" if by_fifo else "start", False
+            filters = facts.filter_cache(places)
+            filters.learn(filters.apply(spec)[1], compiled)
+            return "fifo" if by_fifo else "start", True
     raise System(f"{facts.name}: a container was created but did not run")
 
 
-def _runs(runtime: Sequence[str], bundle: Path, state: Path, *, by_fifo: bool) -> bool:
-    """Create the container and release it; True if its output came. Raises ProgramFailed from create or start."""
-    reader, writer = os.pipe()
-    with owned_fd(reader):
-        with owned_fd(writer), (bundle / "stderr").open("w+b") as errors:
-            create = spawn([*runtime, "create", "--bundle", str(bundle), _ID], stdout=writer, stderr=errors)
-            try:
-                status = create.wait(_CALL_S)
-            except subprocess.TimeoutExpired:
-                create.kill()
-                status = create.wait()
-            if status != 0:
-                errors.seek(0)
-                raise ProgramFailed(f"{runtime[-3]} create", status, errors.read())
-        if by_fifo:
-            try:
-                release_by_fifo(state / _ID)
-            except OSError:
-                return False
-        else:
-            run([*runtime, "start", _ID], timeout_s=_CALL_S)
-        poll = select.poll()
-        poll.register(reader, select.POLLIN)
-        return bool(poll.poll(int(_OUTPUT_S * 1000))) and os.read(reader, len(_WORD)) == _WORD
+def _run_once(
+    runtime: Sequence[str], bundle: Path, state: Path, spec: dict[str, object], *, by_fifo: bool
+) -> tuple[bytes, str]:
+    """Create the container, release it and remove it: (its output, the filter that the runtime compiled for it).
+
+    Raises ProgramFailed from create or start.
+    """
+    (bundle / "config.json").write_text(json.dumps(spec))
+    run([*runtime, "delete", "-f", _ID], timeout_s=_CALL_S, check=False)
+    try:
+        reader, writer = os.pipe()
+        with owned_fd(reader):
+            with owned_fd(writer), (bundle / "stderr").open("w+b") as errors:
+                create = spawn([*runtime, "create", "--bundle", str(bundle), _ID], stdout=writer, stderr=errors)
+                try:
+                    status = create.wait(_CALL_S)
+                except subprocess.TimeoutExpired:
+                    create.kill()
+                    status = create.wait()
+                if status != 0:
+                    errors.seek(0)
+                    raise ProgramFailed("create", status, errors.read())
+            compiled = read_filter(state / _ID)
+            if by_fifo:
+                try:
+                    release_by_fifo(state / _ID)
+                except OSError:
+                    return b"", compiled
+            else:
+                run([*runtime, "start", _ID], timeout_s=_CALL_S)
+            return _read_to_end(reader, _OUTPUT_S), compiled
+    finally:
+        run([*runtime, "delete", "-f", _ID], timeout_s=_CALL_S, check=False)
+
+
+def _read_to_end(fd: int, timeout_s: float) -> bytes:
+    """All that comes until end of file; what came so far if that takes longer."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    data = b""
+    while len(data) < _SHOWN_LIMIT_BYTES and poll.poll(int(timeout_s * 1000)):
+        piece = os.read(fd, _SHOWN_LIMIT_BYTES)
+        if not piece:
+            break
+        data += piece
+    return data
 
 
 def release_by_fifo(state: Path) -> None:

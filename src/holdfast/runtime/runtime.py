@@ -28,6 +28,7 @@ from holdfast.process import ProgramFailed, run
 from holdfast.runtime import attach, conmon, facts, messages, probe
 from holdfast.runtime.devices import host_devices
 from holdfast.runtime.execs import ExecTask, start_exec
+from holdfast.runtime.filters import FilterCache, read_filter
 from holdfast.runtime.layout import RunLayout
 from holdfast.runtime.probe import RuntimeFacts
 from holdfast.runtime.spec import HostFacts, Resources, linux_resources
@@ -79,6 +80,7 @@ class Runtime:
         self._host: HostFacts | None = None
         self._layout: cgroup.CgroupLayout | None = None
         self._tracking: cgroup.CgroupLayout | None = None
+        self._filters: FilterCache | None = None
 
     # --- the machine --------------------------------------------------------------------------------------
 
@@ -123,6 +125,8 @@ class Runtime:
             directory.mkdir(mode=0o700, exist_ok=True)
         self._facts = probe.probe(self._config, layout, self._host)
         self._places.runtime_root(self._facts.name).mkdir(mode=0o700, exist_ok=True)
+        if self._facts.compiled_seccomp:
+            self._filters = self._facts.filter_cache(self._places)
 
     def _forget_earlier_boot(self) -> None:
         """A run root that outlives a reboot holds bundles of processes that are gone; exit codes stay true."""
@@ -134,7 +138,7 @@ class Runtime:
         except FileNotFoundError:
             pass
         with owned_fd(os.open(self._places.run_root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
-            for name in ("containers", *probe.CANDIDATES):
+            for name in ("containers", "seccomp", *probe.CANDIDATES):
                 with contextlib.suppress(FileNotFoundError):
                     remove_tree(root, name)
         boot_file.write_text(boot_id)
@@ -157,7 +161,8 @@ class Runtime:
         bundle = self._places.bundle(request.id)
         with contextlib.ExitStack() as undo:
             undo.callback(self._discard, request.id)
-            self._make_bundle(bundle, request)
+            spec, filter_key = (request.spec, "") if self._filters is None else self._filters.apply(request.spec)
+            self._make_bundle(bundle, request.id, spec)
             faults.point("runtime-bundle-written")
             command = conmon.command(
                 chosen.conmon, container_id=request.id, unique_id=request.id, name=request.name, bundle=bundle,
@@ -183,6 +188,8 @@ class Runtime:
                 raise messages.create_failed(chosen.name, message or launch.stderr_text(), _first_word(request.spec))
             faults.point("runtime-created")
             task = self._task(bundle, pid)
+            if self._filters is not None and filter_key:
+                self._filters.learn(filter_key, read_filter(self._places.runtime_root(chosen.name) / request.id))
             launch.close()
             undo.pop_all()
         return task
@@ -322,11 +329,11 @@ class Runtime:
         except EngineError as error:
             logger.warning("leftovers of a failed create", extra={"container": container_id, "error": error})
 
-    def _make_bundle(self, bundle: Path, request: TaskRequest) -> None:
-        if bundle.exists() or self._places.exit_file(request.id).exists():
-            self.delete(request.id)
+    def _make_bundle(self, bundle: Path, container_id: str, spec: Mapping[str, object]) -> None:
+        if bundle.exists() or self._places.exit_file(container_id).exists():
+            self.delete(container_id)
         bundle.mkdir(mode=0o700)
-        (bundle / "config.json").write_text(json.dumps(request.spec))
+        (bundle / "config.json").write_text(json.dumps(spec))
 
     def _task(self, bundle: Path, pid: int) -> Task:
         monitor = int((bundle / "conmon.pid").read_text())
