@@ -236,10 +236,14 @@ class Connection(asyncio.Protocol):
             await self._answer(request, answer)
 
     async def _answer(self, request: Request, answer: Response | StreamResponse) -> None:
-        if self._lost:
-            return
         if isinstance(answer, StreamResponse):
-            await self._send_stream(request, answer)
+            try:
+                if not self._lost:
+                    await self._send_stream(request, answer)
+            finally:
+                await answer.close()
+            return
+        if self._lost:
             return
         self._send_whole(request, answer)
         if self._write_paused:
@@ -284,21 +288,15 @@ class Connection(asyncio.Protocol):
             self._closing = self._closing or request.disconnected.done()
 
     async def _pump(self, answer: StreamResponse, *, chunked: bool, silent: bool) -> None:
-        items = answer.items
-        try:
-            if silent:
-                return
-            async for item in items:
-                if item:
-                    self._transport.write(b"%x\r\n%b\r\n" % (len(item), item) if chunked else item)
-                    if self._write_paused:
-                        await self.drain()
-            if chunked:
-                self._transport.write(b"0\r\n\r\n")
-        finally:
-            close = getattr(items, "aclose", None)
-            if close is not None:
-                await close()
+        if silent:
+            return
+        async for item in answer.items:
+            if item:
+                self._transport.write(b"%x\r\n%b\r\n" % (len(item), item) if chunked else item)
+                if self._write_paused:
+                    await self.drain()
+        if chunked:
+            self._transport.write(b"0\r\n\r\n")
 
     def _connection_header(self) -> str:
         assert self._head is not None

@@ -49,6 +49,12 @@ class StreamResponse:
         self.headers = headers
         self.items = items
 
+    async def close(self) -> None:
+        """Close the iterator, if it can be closed."""
+        close = getattr(self.items, "aclose", None)
+        if close is not None:
+            await close()
+
 
 def json_response(status: int, obj: object, headers: Mapping[str, str] = _NO_HEADERS) -> Response:
     """Give `obj` as JSON with a newline at its end; `<`, `>` and `&` stay as they are."""

@@ -1,4 +1,4 @@
-"""What is wrong with a text that is not JSON, in the words of Go's encoding/json. Slow: for what is known to be wrong."""
+"""What is wrong with a text that is not JSON, in the words of Go's encoding/json. Slow, for known errors only."""
 
 from __future__ import annotations
 

@@ -1,0 +1,71 @@
+"""Answers that blocking work produces piece by piece: progress messages, archives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Generic, Self, TypeVar
+
+from holdfast.api.response import JSON, StreamResponse, json_line
+from holdfast.api.status import printable
+from holdfast.api.worker import stream_from_worker
+from holdfast.errors import EngineError
+
+T = TypeVar("T")
+Emit = Callable[[T], None]
+
+
+async def progress_response(work: Callable[[Emit[Mapping[str, Any]]], object]) -> StreamResponse:
+    """Run `work(emit)` and stream the messages it emits, as pull, push, load, import and build do.
+
+    An error before the first message is raised here and becomes a status; a later one becomes the last message,
+    `{"errorDetail": {"message": E}, "error": E}`. Source: Docker Engine API, ImageCreate.
+    """
+    return StreamResponse(200, {"Content-Type": JSON}, _Progress(*await _start(work)))
+
+
+async def bytes_response(work: Callable[[Emit[bytes]], object], headers: Mapping[str, str]) -> StreamResponse:
+    """Run `work(emit)` and stream the bytes it emits; a late error cuts the connection, an early one is raised here."""
+    return StreamResponse(200, headers, _Pieces(*await _start(work)))
+
+
+async def _start(work: Callable[[Emit[T]], object]) -> tuple[list[T], AsyncIterator[T]]:
+    items = stream_from_worker(work)
+    try:
+        return [await anext(items)], items
+    except StopAsyncIteration:
+        return [], items
+
+
+class _Items(Generic[T]):
+    """The first item, if any, and those after it. A class, because closing a generator that never ran does nothing."""
+
+    def __init__(self, first: list[T], rest: AsyncIterator[T]) -> None:
+        self._first = first
+        self._rest = rest
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def _next(self) -> T:
+        return self._first.pop() if self._first else await anext(self._rest)
+
+    async def aclose(self) -> None:
+        """Stop the work: its next emit raises ClientGone."""
+        close = getattr(self._rest, "aclose", None)
+        if close is not None:
+            await close()
+
+
+class _Pieces(_Items[bytes]):
+    async def __anext__(self) -> bytes:
+        return await self._next()
+
+
+class _Progress(_Items[Mapping[str, Any]]):
+    async def __anext__(self) -> bytes:
+        try:
+            message = await self._next()
+        except EngineError as error:
+            text = printable(str(error))
+            message = {"errorDetail": {"message": text}, "error": text}
+        return json_line(message, b"\r\n")
