@@ -33,7 +33,10 @@ class Outer(msgspec.Struct, rename="pascal"):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b'{"Name":1}', "invalid JSON: json: cannot unmarshal number into Go struct field CreateOptions.Name of type string"),
+        (
+            b'{"Name":1}',
+            "invalid JSON: json: cannot unmarshal number into Go struct field CreateOptions.Name of type string",
+        ),
         (b'{"Name":"x"', "invalid JSON: unexpected EOF"),
         (b" ", "invalid JSON: got EOF while reading request body"),
         (b"{} {}", "unexpected content after JSON"),
@@ -44,7 +47,8 @@ class Outer(msgspec.Struct, rename="pascal"):
         ),
         (
             b'{"Labels":"a"}',
-            "invalid JSON: json: cannot unmarshal string into Go struct field CreateOptions.Labels of type map[string]string",
+            "invalid JSON: json: cannot unmarshal string into Go struct field CreateOptions.Labels"
+            " of type map[string]string",
         ),
         (b"{nope}", "invalid JSON: invalid character 'n' looking for beginning of object key string"),
         (b'{"a":1,}', "invalid JSON: invalid character '}' looking for beginning of object key string"),
@@ -75,7 +79,7 @@ def test_refusals(data: bytes, message: str) -> None:
     [
         (b'{"Inner":{"Size":"1"}}', "string into Go struct field Outer.Inner.Size", "int64"),
         (b'{"Inner":{"Size":1.5}}', "number 1.5 into Go struct field Outer.Inner.Size", "int64"),
-        (b'{"Inner":{"Size":9223372036854775808}}', "number 9223372036854775808 into Go struct field Outer.Inner.Size", "int64"),
+        (b'{"Inner":{"Size":%d}}' % (1 << 63), f"number {1 << 63} into Go struct field Outer.Inner.Size", "int64"),
         (b'{"Inner":{"Ratio":true}}', "bool into Go struct field Outer.Inner.Ratio", "float64"),
         (b'{"Inners":[{"Size":1},{"Size":{}}]}', "object into Go struct field Outer.Inners.Size", "int64"),
         (b'{"Words":"a"}', "string into Go struct field Outer.Words", "[]string"),
@@ -124,24 +128,28 @@ def test_raw_values_stay_raw() -> None:
 
 def test_depth_is_refused_and_not_a_crash() -> None:
     for data in (b"[" * 1_000_000, b'{"Anything":' + b"[" * 100_000 + b"]" * 100_000 + b"}"):
-        with pytest.raises(InvalidParameter, match="^invalid JSON: "):
+        with pytest.raises(InvalidParameter, match=r"^invalid JSON: "):
             decode(Outer, data)
+
+
+def refusal(data: bytes) -> str:
+    """The message with which `data` is refused, "" if it is not."""
+    try:
+        decode(Outer, data)
+    except InvalidParameter as refused:
+        return str(refused)
+    return ""
 
 
 @given(st.binary(max_size=40))
 def test_any_bytes_give_a_shape_or_a_refusal(data: bytes) -> None:
-    try:
-        decode(Outer, data)
-    except InvalidParameter as refused:
-        assert str(refused).startswith(("invalid JSON: ", "unexpected content"))
+    message = refusal(data)
+    assert not message or message.startswith(("invalid JSON: ", "unexpected content"))
 
 
 @given(st.text(alphabet='{}[]",:tfn1-.eE \\u0a', max_size=30))
 def test_what_the_parser_refuses_the_scanner_explains(text: str) -> None:
-    try:
-        decode(Outer, text.encode())
-    except InvalidParameter as refused:
-        assert "malformed" not in str(refused)
+    assert "malformed" not in refusal(text.encode())
 
 
 @given(st.builds(Outer, st.text(), st.booleans(), st.none() | st.lists(st.text()).map(tuple)))
@@ -162,7 +170,7 @@ def test_what_we_write_we_read(value: Outer) -> None:
         ("a b", True, "malformed Content-Type header (a b): mime: expected slash after first token"),
         ("a/", True, "malformed Content-Type header (a/): mime: expected token after slash"),
         ("a/b c", True, "malformed Content-Type header (a/b c): mime: unexpected content after media subtype"),
-        ("application/json; x", True, "malformed Content-Type header (application/json; x): mime: invalid media parameter"),
+        ("a/b; x", True, "malformed Content-Type header (a/b; x): mime: invalid media parameter"),
     ],
 )
 def test_content_type(header: str, has_body: bool, message: str) -> None:
