@@ -53,7 +53,7 @@ def test_deadline_kills_children_too(tmp_path: Path) -> None:
 def test_only_named_descriptors_pass() -> None:
     reader, writer = os.pipe()
     try:
-        child = spawn(["sh", "-c", f"echo hi >&{writer}"], pass_fds=(writer,))
+        child = spawn(["sh", "-c", f"echo hi >/proc/self/fd/{writer}"], pass_fds=(writer,))
         os.close(writer)
         assert child.wait(10) == 0
         assert os.read(reader, 10) == b"hi\n"
