@@ -97,8 +97,8 @@ def start_exec(
             exit_dir=bundle, runtime=chosen.path, runtime_root=places.runtime_root(chosen.name), log_path=None,
             streams=streams,
         )
-        launch = conmon.Launch([*chosen.prefix(), *command, *conmon.exec_arguments(process_file, attach=with_attach)],
-                               with_attach=with_attach)
+        command += conmon.exec_arguments(process_file, attach=with_attach)
+        launch = chosen.inside(lambda: conmon.Launch(command, with_attach=with_attach))
         undo.callback(_wait_for_conmon, bundle)
         undo.callback(launch.abandon)
         move_monitor(launch.pid)

@@ -22,7 +22,7 @@ from holdfast import log
 from holdfast.kernel import identity, pidfd
 from holdfast.kernel.inotify import IN_MOVED_TO, IN_Q_OVERFLOW, Inotify
 from holdfast.runtime.layout import RunLayout
-from holdfast.runtime.runtime import Task
+from holdfast.runtime.task import Task
 
 logger = log.get(__name__)
 

@@ -7,16 +7,17 @@ can be started by writing to crun's exec fifo (which saves the start of one prog
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import select
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from holdfast import log
 from holdfast.config import Config
@@ -30,6 +31,8 @@ from holdfast.runtime.layout import RunLayout
 from holdfast.runtime.spec import HostFacts, OciMount, SpecInput, build_spec
 
 logger = log.get(__name__)
+
+T = TypeVar("T")
 
 CANDIDATES: Final = ("crun", "runc")
 
@@ -58,9 +61,9 @@ class RuntimeFacts:
     compiled_seccomp: bool = False
     """Whether it takes compiled filters: see `filters`."""
 
-    def prefix(self) -> list[str]:
-        """What to put in front of any call of the runtime or conmon. nsenter keeps descriptors and needs no fork."""
-        return [] if self.namespace is None else ["/usr/bin/nsenter", f"--mount={self.namespace}", "--"]
+    def inside(self, work: Callable[[], T]) -> T:
+        """Do `work`, which starts conmon or the runtime, in the mount namespace in which the runtime works."""
+        return work() if self.namespace is None else namespaces.in_mount_namespace(self.namespace, work)
 
     def filter_cache(self, places: RunLayout) -> FilterCache:
         """The compiled filters of exactly this program."""
@@ -93,7 +96,8 @@ def probe(config: Config, layout: cgroup.CgroupLayout, host: HostFacts) -> Runti
             key = _key(facts)
             known = _recall(places.facts_file, key)
             if known is None:
-                release, compiled = _try(facts, places, config.cgroup_parent, host)
+                release, compiled = facts.inside(
+                    functools.partial(_try, facts, places, config.cgroup_parent, host))
                 known = {"version": _version(path), "release": release, "compiled_seccomp": "yes" if compiled else ""}
                 _remember(places.facts_file, key | known)
             return replace(facts, version=known["version"], release="fifo" if known["release"] == "fifo" else "start",
@@ -143,7 +147,7 @@ def _try(
     """
     state = places.runtime_root(facts.name)
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    runtime = [*facts.prefix(), str(facts.path), "--root", str(state)]
+    runtime = [str(facts.path), "--root", str(state)]
     with _bundle(places) as bundle:
         spec, _ = build_spec(
             SpecInput(id=_ID, rootfs=bundle / "rootfs", args=_SHOW, cgroups_path=f"{cgroup_parent}/{_ID}",

@@ -14,7 +14,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,10 +28,14 @@ from holdfast.process import ProgramFailed, run
 from holdfast.runtime import attach, conmon, facts, messages, probe
 from holdfast.runtime.devices import host_devices
 from holdfast.runtime.execs import ExecTask, start_exec
+from holdfast.runtime.exits import ExitInfo, ExitWatcher
 from holdfast.runtime.filters import FilterCache, read_filter
 from holdfast.runtime.layout import RunLayout
 from holdfast.runtime.probe import RuntimeFacts
 from holdfast.runtime.spec import HostFacts, Resources, linux_resources
+from holdfast.runtime.task import Task
+
+__all__ = ["Runtime", "Task", "TaskRequest"]
 
 logger = log.get(__name__)
 
@@ -55,16 +59,6 @@ class TaskRequest:
     stdin_once: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """The processes of a container. Start times, in clock ticks since boot, tell them from later owners of the ids."""
-
-    pid: int
-    pid_start_time: int
-    conmon_pid: int
-    conmon_start_time: int
-
-
 class Runtime:
     """All containers of one engine, by id. Calls block; those about different containers may run at once.
 
@@ -81,6 +75,7 @@ class Runtime:
         self._layout: cgroup.CgroupLayout | None = None
         self._tracking: cgroup.CgroupLayout | None = None
         self._filters: FilterCache | None = None
+        self._watcher: ExitWatcher | None = None
 
     # --- the machine --------------------------------------------------------------------------------------
 
@@ -98,6 +93,24 @@ class Runtime:
                     raise System(f"runtime: {error}") from error
             assert self._facts is not None, "set above"
             return self._facts
+
+    @property
+    def facts(self) -> RuntimeFacts:
+        """The runtime that was chosen; probes if nobody has."""
+        return self.probe()
+
+    def start_watching(self, on_exit: Callable[[str, ExitInfo], None]) -> ExitWatcher:
+        """Start the one watcher of this engine, afterwards also found as `watcher`. Once only."""
+        self.probe()
+        assert self._watcher is None, "an engine has one watcher"
+        self._watcher = ExitWatcher(self._config.run_root, on_exit)
+        return self._watcher
+
+    @property
+    def watcher(self) -> ExitWatcher:
+        """The watcher that was started."""
+        assert self._watcher is not None, "start_watching comes first"
+        return self._watcher
 
     def host_facts(self, *, privileged: bool = False) -> HostFacts:
         """What `build_spec` has to know; with the host's devices for a privileged container."""
@@ -171,7 +184,7 @@ class Runtime:
                 streams=conmon.Streams(request.terminal, request.open_stdin,
                                        request.open_stdin and not request.stdin_once),
             )
-            launch = conmon.Launch([*chosen.prefix(), *command])
+            launch = chosen.inside(lambda: conmon.Launch(command))
             undo.callback(launch.abandon)
             self._move_monitor(request.id, launch.pid)
             launch.release()
@@ -261,7 +274,7 @@ class Runtime:
             cgroup.remove(self._tracking, self._monitor_cgroup(container_id), kill_leftovers=True)
         except OSError as error:
             logger.warning("control group not removed", extra={"container": container_id, "error": error})
-            run([*self._runtime_words(), "delete", "-f", container_id], timeout_s=_CALL_TIMEOUT_S, check=False)
+            self._run(["delete", "-f", container_id], check=False)
         faults.point("runtime-cgroups-removed")
         try:
             _remove(self._places.runtime_root(chosen.name), container_id)
@@ -386,13 +399,14 @@ class Runtime:
         except EngineError:
             return                              # it was not frozen
 
-    def _runtime_words(self) -> list[str]:
+    def _run(self, words: Sequence[str], *, check: bool = True) -> None:
         chosen = self.probe()
-        return [*chosen.prefix(), str(chosen.path), "--root", str(self._places.runtime_root(chosen.name))]
+        argv = [str(chosen.path), "--root", str(self._places.runtime_root(chosen.name)), *words]
+        chosen.inside(lambda: run(argv, timeout_s=_CALL_TIMEOUT_S, check=check))
 
     def _call(self, *words: str) -> None:
         try:
-            run([*self._runtime_words(), *words], timeout_s=_CALL_TIMEOUT_S)
+            self._run(words)
         except ProgramFailed as error:
             raise System(f"{words[0]} container {words[-1]}: {messages.plain_text(error.stderr)}") from error
 
