@@ -3,6 +3,7 @@
 # installed, so no service starts and no package of the machine changes.
 #
 # usage: peers.sh private PACKAGE...   from the machine's own suite
+#        peers.sh shares               NFS and CIFS servers for the guest, with the libraries that the machine lacks
 #        peers.sh client               the stock docker client and Compose, from Debian's newest suite
 #        peers.sh engine               the same, with dockerd and containerd
 set -euo pipefail
@@ -16,16 +17,17 @@ debian_mirror() {
         awk '$1 == "Debian" && $3 == "main" && $2 !~ /security/ { sub(/\/$/, "", $2); print $2; exit }'
 }
 
-# unpack NAME APT_OPTION... -- PACKAGE...: once; a stamp says that it is done.
+# unpack NAME APT_OPTION... -- PACKAGE...: once; a stamp says that it is done. Goes to $target.
+target=$peers/root
 unpack() {
     local name=$1 options=() package
     shift
     while [ "$1" != -- ]; do options+=("$1"); shift; done
     shift
     local folder=$peers/deb/$name
-    rm -rf "$folder" && mkdir -p "$folder"
+    rm -rf "$folder" && mkdir -p "$folder" "$target"
     (cd "$folder" && apt-get -qq -o APT::Sandbox::User=root "${options[@]}" download "$@" >&2) || return 1
-    for package in "$folder"/*.deb; do dpkg -x "$package" "$peers/root"; done
+    for package in "$folder"/*.deb; do dpkg -x "$package" "$target"; done
     rm -rf "$folder"
     : >"$peers/stamps/$name"
 }
@@ -45,7 +47,29 @@ newest() {
     unpack "$name" "${options[@]}" -- "${@/%//$suite}" || die "could not fetch $*"
 }
 
+# The guest sees these laid over the machine's root, so folders that Debian has merged into /usr must be there, too.
+shares() {
+    [ ! -e "$peers/stamps/shares" ] || return 0
+    local wanted=(nfs-kernel-server samba) missing
+    say "Fetching ${wanted[*]} for the guest ..."
+    missing() { apt-get -s install --no-install-recommends "${wanted[@]}" 2>/dev/null | sed -n 's/^Inst \([^ ]*\).*/\1/p'; }
+    mapfile -t missing < <(missing)
+    target=$peers/shares
+    rm -rf "$target" && mkdir -p "$target"
+    if [ ${#missing[@]} = 0 ]; then : >"$peers/stamps/shares"; return 0; fi
+    unpack shares -- "${missing[@]}" || die "could not fetch ${wanted[*]}"
+    local folder
+    for folder in bin sbin lib; do
+        if [ -d "$target/$folder" ]; then
+            mkdir -p "$target/usr/$folder"
+            cp -a "$target/$folder/." "$target/usr/$folder/"
+            rm -rf "${target:?}/$folder"
+        fi
+    done
+}
+
 case ${1:-} in
+    shares) shares ;;
     private)
         shift
         for package in "$@"; do
@@ -56,5 +80,5 @@ case ${1:-} in
         ;;
     client) newest client docker-cli docker-compose ;;
     engine) newest engine docker-cli docker-compose docker.io containerd ;;
-    *) die "usage: peers.sh private PACKAGE... | client | engine" ;;
+    *) die "usage: peers.sh private PACKAGE... | shares | client | engine" ;;
 esac

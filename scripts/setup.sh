@@ -31,7 +31,8 @@ packages_run=(
 )
 packages_test=(kmod procps iptables make git shellcheck)
 # Downloaded and unpacked, not installed: they would start services on people's machines, or are big.
-private_test=(docker-registry user-mode-linux)
+private_test=(docker-registry)
+private_guest=(user-mode-linux)   # exists for x86 only
 
 apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 "$@"; }
 
@@ -134,7 +135,12 @@ case $goal in
         system_packages "${packages_run[@]}" "${packages_test[@]}"
         install_runc
         make_venv requirements/runtime.txt requirements/dev.txt
-        scripts/peers.sh private "${private_test[@]}"
+        if [ -n "$(command -v dpkg)" ]; then
+            scripts/peers.sh private "${private_test[@]}"
+            case $(dpkg --print-architecture) in
+                amd64 | i386) scripts/peers.sh private "${private_guest[@]}" && scripts/peers.sh shares ;;
+            esac
+        fi
         [ -n "$(command -v docker)" ] || scripts/peers.sh client
         ;;&
     bench) scripts/peers.sh engine ;;

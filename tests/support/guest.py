@@ -21,6 +21,8 @@ from typing import Any, Self
 from tests.support.engine import PROJECT
 
 PRIVATE = PROJECT / "build" / "peers" / "root" / "usr"
+SHARES = PROJECT / "build" / "peers" / "shares"
+"""Servers for NFS and CIFS that the machine does not have installed."""
 
 
 def find_kernel() -> tuple[Path, Path] | None:
@@ -62,6 +64,7 @@ class Guest:
             f"mem={memory_mb}M", "rootfstype=hostfs", "rootflags=/", "rw", f"init={PROJECT}/tests/vm/guest-init.sh",
             f"ubd0={disk}", "con=null", "con0=null,fd:1", "quiet", "loglevel=3", "panic=-1",
             f"hf_modules={modules}", f"hf_project={PROJECT}", f"hf_run={','.join(what)}",
+            f"hf_shares={SHARES if SHARES.is_dir() else ''}",
         ]  # fmt: skip
         # A PID namespace, so that ending its first process ends every process of the guest. That process is a shell,
         # because a kernel that is PID 1 could not kill itself.

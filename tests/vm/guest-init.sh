@@ -3,7 +3,7 @@
 # same programs and the same project at the same path, and a copy-on-write layer keeps everything it writes to itself.
 #
 # Kernel arguments: hf_modules=DIR  modules of the guest's kernel      hf_project=DIR  the project
-#                   hf_run=WORDS    what guest.py is to do, joined by commas
+#                   hf_run=WORDS    what guest.py is to do, joined by commas   hf_shares=DIR  laid over /, or empty
 # /dev/ubda, an ext4 image, is mounted on /state: the only thing that outlives the guest.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 mount -t proc proc /proc
@@ -13,6 +13,7 @@ for word in $arguments; do
         hf_modules=*) modules=${word#*=} ;;
         hf_project=*) project=${word#*=} ;;
         hf_run=*) run=${word#*=} ;;
+        hf_shares=*) shares=${word#*=} ;;
     esac
 done
 release=$(uname -r)
@@ -20,8 +21,11 @@ insmod "$modules/$release/kernel/fs/overlayfs/overlay.ko"
 
 # tmpfs cannot lie below the new root before that exists, so it takes /mnt for a while.
 mount -t tmpfs -o mode=755,size=75% tmpfs /mnt
-mkdir /mnt/upper /mnt/work /mnt/root
-mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
+mkdir /mnt/upper /mnt/work /mnt/root /mnt/shares
+lower=/
+# A mount of its own: overlayfs refuses layers of which one lies in the other.
+if [ -n "$shares" ] && mount -t hostfs -o "$shares" none /mnt/shares; then lower=/mnt/shares:/; fi
+mount -t overlay overlay -o "lowerdir=$lower,upperdir=/mnt/upper,workdir=/mnt/work" /mnt/root
 cd /mnt/root || exit 1
 mount -t proc proc proc
 mount -t sysfs sysfs sys

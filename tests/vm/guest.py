@@ -10,16 +10,18 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.support.archives import busybox_layer, docker_archive, layer
 from tests.support.engine import Engine
+from tests.vm import servers
 
 STATE = Path("/state")
 CGROUPS = Path("/sys/fs/cgroup")
 CHECKS: dict[str, Callable[[Engine], None]] = {}
+SHARE_CHECKS: dict[str, Callable[[Engine], None]] = {}
 
 
 def report(**facts: Any) -> None:
@@ -30,6 +32,12 @@ def report(**facts: Any) -> None:
 def check(function: Callable[[Engine], None]) -> Callable[[Engine], None]:
     """Register a check under its name."""
     CHECKS[function.__name__] = function
+    return function
+
+
+def share_check(function: Callable[[Engine], None]) -> Callable[[Engine], None]:
+    """Register a check that needs the servers."""
+    SHARE_CHECKS[function.__name__] = function
     return function
 
 
@@ -174,9 +182,112 @@ def containers_survive_the_engine(engine: Engine) -> None:
     engine.call("DELETE", f"/containers/{identity}")
 
 
+def mounts_at(path: str) -> list[list[str]]:
+    """The machine's mounts on a place: device, place, type, options."""
+    lines = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return [fields[:4] for fields in lines if fields[1] == path]
+
+
+def remote_volume(engine: Engine, name: str, kind: str, device: str, options: str) -> str:
+    """Create a volume on a server; returns its mountpoint."""
+    body = {"Name": name, "DriverOpts": {"type": kind, "device": device, "o": options}}
+    mountpoint: str = engine.call("POST", "/volumes/create", body)["Mountpoint"]
+    return mountpoint
+
+
+def reaches_the_server(engine: Engine, kind: str, device: str, options: str, server_side: Path) -> list[str]:
+    """Write through a container, find it on the server, and see the mount come and go; returns the mount's fields."""
+    mountpoint = remote_volume(engine, "remote", kind, device, options)
+    assert mounts_at(mountpoint) == [], "mounted before it was used"
+    identity = create(engine, "holder", ["sleep", "60"], Binds=["remote:/data"])
+    start(engine, identity)
+    seen = mounts_at(mountpoint)
+    code, text = run(engine, ["sh", "-c", "echo through > /data/file; cat /data/file"], Binds=["remote:/data"])
+    assert (code, text) == (0, "through\n"), text
+    assert len(mounts_at(mountpoint)) == 1, "one mount for all its containers"
+    assert (server_side / "file").read_text() == "through\n"
+    engine.call("DELETE", f"/containers/{identity}?force=1")
+    assert mounts_at(mountpoint) == [], "still mounted after the last container"
+    engine.call("DELETE", "/volumes/remote")
+    assert (server_side / "file").read_text() == "through\n", "removing the volume must not touch the server's data"
+    (server_side / "file").unlink()
+    assert len(seen) == 1, seen
+    return seen[0]
+
+
+def refused(engine: Engine, kind: str, device: str, options: str) -> str:
+    """The message of a start that must fail because of the volume."""
+    remote_volume(engine, "refused", kind, device, options)
+    identity = create(engine, "refused", ["true"], Binds=["refused:/data"])
+    answer = engine.request("POST", f"/containers/{identity}/start")
+    engine.call("DELETE", f"/containers/{identity}?force=1")
+    engine.call("DELETE", "/volumes/refused")
+    assert answer.status >= 400, answer.status
+    message: str = answer.json()["message"]
+    return message
+
+
+@share_check
+def nfs_3(engine: Engine) -> None:
+    """The kernel's default where only the address is given."""
+    mount = reaches_the_server(engine, "nfs", ":/var/docker-nfs", "addr=127.0.0.1", servers.NFS)
+    assert mount[2] == "nfs", mount
+    assert "vers=3" in mount[3], mount
+
+
+@share_check
+def nfs_4(engine: Engine) -> None:
+    """The documented line."""
+    mount = reaches_the_server(engine, "nfs", ":/var/docker-nfs", "addr=127.0.0.1,rw,nfsvers=4,async", servers.NFS)
+    assert mount[2] == "nfs4", mount
+
+
+@share_check
+def nfs_by_name(engine: Engine) -> None:
+    """A server by its name."""
+    mount = reaches_the_server(engine, "nfs", ":/var/docker-nfs", "addr=localhost,nfsvers=4", servers.NFS)
+    assert "addr=127.0.0.1" in mount[3], mount
+
+
+@share_check
+def nfs_path_that_is_not_there(engine: Engine) -> None:
+    """The kernel's words reach the caller."""
+    message = refused(engine, "nfs", ":/nonexistent", "addr=127.0.0.1,nfsvers=4")
+    assert "failed to mount local volume" in message, message
+    assert message.endswith("no such file or directory"), message
+
+
+@share_check
+def cifs(engine: Engine) -> None:
+    """A Windows share, with a password."""
+    options = f"addr=127.0.0.1,username={servers.USER},password={servers.PASSWORD},file_mode=0777,dir_mode=0777"
+    mount = reaches_the_server(engine, "cifs", "//127.0.0.1/backup", options, servers.SMB)
+    assert mount[2] == "cifs", mount
+
+
+@share_check
+def cifs_password_that_is_wrong(engine: Engine) -> None:
+    """Refused, and the password is nowhere in the message."""
+    options = f"addr=127.0.0.1,username={servers.USER},password=not-the-secret"
+    message = refused(engine, "cifs", "//127.0.0.1/backup", options)
+    assert message.endswith("permission denied"), message
+    assert "not-the-secret" not in message, message
+
+
 def core(engine: Engine) -> None:
     """Every check, each reported on its own."""
-    for name, function in CHECKS.items():
+    run_checks(engine, CHECKS)
+
+
+def shares(engine: Engine) -> None:
+    """Servers, then every check of NFS and CIFS volumes."""
+    servers.start()
+    run_checks(engine, SHARE_CHECKS)
+
+
+def run_checks(engine: Engine, checks: Mapping[str, Callable[[Engine], None]]) -> None:
+    """Run and report."""
+    for name, function in checks.items():
         began = time.monotonic()
         try:
             function(engine)
@@ -260,7 +371,7 @@ def main() -> int:
             engine.load_busybox()
             (STATE / "image-loaded").touch()
         for name in what:
-            {"core": core, "before": before, "after": after}[name](engine)
+            {"core": core, "shares": shares, "before": before, "after": after}[name](engine)
     except Exception:
         traceback.print_exc()
         print(engine.log_tail(60), flush=True)

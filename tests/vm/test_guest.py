@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.engine import busybox_archive
 from tests.support.guest import Guest, architecture_has_guest, find_kernel, make_disk
-from tests.vm.guest import CHECKS
+from tests.vm.guest import CHECKS, SHARE_CHECKS
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
 
@@ -29,12 +29,12 @@ def guest_kernel() -> None:
 @pytest.fixture(scope="module")
 def core_reports(tmp_path_factory: pytest.TempPathFactory, guest_kernel: None) -> Iterator[list[dict[str, Any]]]:
     """One boot for all checks; the reports, and the end of the engine's log for failures."""
-    with Guest(make_disk(tmp_path_factory.mktemp("core") / "disk"), "core") as guest:
-        guest.wait_for("exit", timeout_s=240)
+    with Guest(make_disk(tmp_path_factory.mktemp("core") / "disk"), "core", "shares") as guest:
+        guest.wait_for("exit", timeout_s=280)
         yield guest.reports
 
 
-@pytest.mark.parametrize("name", sorted(CHECKS))
+@pytest.mark.parametrize("name", [*CHECKS, *SHARE_CHECKS])
 def test_core_in_the_guest(core_reports: list[dict[str, Any]], name: str) -> None:
     found = [report for report in core_reports if report.get("check") == name]
     log = [report["log"] for report in core_reports if "log" in report]
