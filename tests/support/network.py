@@ -131,3 +131,10 @@ def refuses(namespace: Path | None, address: str, port: int) -> bool:
     except OSError:
         return True
     return False
+
+
+def bridge_ports(bridge: str = "holdfast0") -> list[str]:
+    """Give the names of the cards in the bridge."""
+    with RouteSocket() as kernel:
+        owner = kernel.link(bridge)
+        return [link.name for link in kernel.links() if owner and link.master == owner.index]

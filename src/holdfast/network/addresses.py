@@ -7,15 +7,15 @@ from ipaddress import IPv4Address, IPv4Network
 
 from holdfast.errors import Conflict, InvalidParameter, Unavailable
 
-DOCKER_DEFAULT = IPv4Network("172.17.0.0/16")
-"""What Docker gives docker0 where nothing is in its way; it may be started after this engine, so it is left to it."""
+_HEX = frozenset("0123456789abcdef")
 
 
 def candidates() -> Iterator[IPv4Network]:
     """Yield the subnets to try, best first.
 
-    Docker hands out the same ranges from the low end, for its own networks; so this starts near the high end. 172.31
-    comes late because cloud providers' default networks are there, often without a route that shows it.
+    Docker hands out the same ranges from the low end; so this starts near the high end, and never gives 172.17, which
+    docker0 takes even if Docker is started later. 172.31 comes late because cloud providers' default networks are
+    there, often without a route that shows it.
     """
     for second in (*range(30, 17, -1), 31):
         yield IPv4Network(f"172.{second}.0.0/16")
@@ -76,3 +76,14 @@ def mac_of(address: IPv4Address) -> str:
     went. Source: Docker, `netutils.GenerateMACFromIP`.
     """
     return "02:42:" + address.packed.hex(":")
+
+
+def parse_mac(text: str) -> str:
+    """Read a hardware address, `02:42:ac:11:00:02` or with dashes; give it with colons.
+
+    Raises InvalidParameter for something else and for one that is not a single card's.
+    """
+    parts = text.lower().replace("-", ":").split(":")
+    if len(parts) != 6 or not all(len(part) == 2 and set(part) <= _HEX for part in parts) or int(parts[0], 16) & 1:
+        raise InvalidParameter(f"{text} is not a valid mac address")
+    return ":".join(parts)

@@ -79,6 +79,10 @@ class Bridge:
         mtus = [link.mtu for link in kernel.links() if link.index in uplinks and link.mtu]
         return Occupied(tuple(networks), min([DEFAULT_MTU, *mtus]))
 
+    def host_addresses(self) -> set[IPv4Address]:
+        """Give the IPv4 addresses of this host."""
+        return {address.address for address in self._socket().addresses()}
+
     def ensure(self, subnet: IPv4Network, mtu: int) -> int:
         """Make the bridge unless it is there, with its address, ready to forward; give its index."""
         kernel = self._socket()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from holdfast.store.networks import PortRecord
 
 ANY_ADDRESS = "0.0.0.0"
 PROTOCOLS = ("tcp", "udp", "sctp")
@@ -66,3 +68,13 @@ class NetworkInfo:
     created_at: float
     """Seconds since the Unix epoch."""
     endpoints: tuple[Endpoint, ...]
+
+
+def published_ports(records: Sequence[PortRecord]) -> tuple[PublishedPort, ...]:
+    """Give ports as they were recorded."""
+    return tuple(PublishedPort(port.container_port, port.protocol, port.host_ip, port.host_port) for port in records)
+
+
+def port_records(ports: Sequence[PublishedPort]) -> tuple[PortRecord, ...]:
+    """Give ports as they are recorded."""
+    return tuple(PortRecord(port.container_port, port.protocol, port.host_ip, port.host_port) for port in ports)

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterable, Sequence
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from holdfast.errors import InvalidParameter, System, Unavailable
@@ -77,11 +78,7 @@ class PortTable:
     def _reserve_one(self, request: PortRequest) -> PublishedPort:
         if request.protocol not in PROTOCOLS:
             raise InvalidParameter(f"invalid protocol: {request.protocol}")
-        host_ip = request.host_ip or ANY_ADDRESS
-        if ":" in host_ip:
-            raise InvalidParameter(
-                f"cannot publish on {host_ip}: the default bridge has IPv4 only", hint="publish on an IPv4 address"
-            )
+        host_ip = _host_ip(request.host_ip)
         first, last = request.host_port, max(request.host_port, request.host_port_last)
         for host_port in range(first, last + 1):
             if host_port and self._is_ours(request.protocol, host_ip, host_port):
@@ -114,6 +111,18 @@ class PortTable:
             ):
                 return True
         return False
+
+
+def _host_ip(text: str) -> str:
+    try:
+        address = ip_address(text or ANY_ADDRESS)
+    except ValueError as error:
+        raise InvalidParameter(f"invalid host IP address: {text}") from error
+    if isinstance(address, IPv6Address):
+        raise InvalidParameter(
+            f"cannot publish on {text}: the default bridge has IPv4 only", hint="publish on an IPv4 address"
+        )
+    return str(address)
 
 
 def _key(port: PublishedPort) -> _Key:

@@ -1,35 +1,28 @@
-"""Links, addresses and routes by rtnetlink(7), a few messages a datagram.
+"""Links, addresses and routes by rtnetlink(7).
 
 Written by hand because a container's start waits for it: creating a pair of virtual cards and giving one an address
-takes four round trips here and about 1 ms, and costs no memory (`docs/decisions`, "rtnetlink without a library").
-Numbers are those of linux/rtnetlink.h, linux/if_link.h and linux/if_addr.h; they are the same on every architecture.
-
-    datagram   message, message, ...           one send; the kernel works through them in order
-    message    nlmsghdr, family header, attributes
-    attribute  length and type (2 + 2 bytes), value, padding to 4
+takes four round trips here and about 1 ms, and costs no memory. Numbers are those of linux/rtnetlink.h,
+linux/if_link.h and linux/if_addr.h; they are the same on every architecture.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-NLMSG_ERROR: Final = 2
-NLMSG_DONE: Final = 3
-NLM_F_REQUEST: Final = 0x1
-NLM_F_ACK: Final = 0x4
-NLM_F_DUMP_INTR: Final = 0x10
-NLM_F_EXCL: Final = 0x200
-NLM_F_DUMP: Final = 0x300
-NLM_F_CREATE: Final = 0x400
+from holdfast.network.netlink import (
+    NLA_F_NESTED,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Message,
+    NetlinkSocket,
+    attribute,
+    attributes,
+)
 
 RTM_NEWLINK: Final = 16
 RTM_DELLINK: Final = 17
@@ -55,8 +48,6 @@ IFLA_INET6_ADDR_GEN_MODE: Final = 8
 IN6_ADDR_GEN_MODE_NONE: Final = 1
 VETH_INFO_PEER: Final = 1
 IFF_UP: Final = 1
-NLA_F_NESTED: Final = 0x8000
-NLA_TYPE_MASK: Final = 0x3FFF
 
 IFA_ADDRESS: Final = 1
 IFA_LOCAL: Final = 2
@@ -70,22 +61,9 @@ RTPROT_BOOT: Final = 3
 RT_SCOPE_UNIVERSE: Final = 0
 RTN_UNICAST: Final = 1
 
-_HEADER: Final = struct.Struct("=IHHII")
 _LINK: Final = struct.Struct("=BxHiII")
 _ADDRESS: Final = struct.Struct("=BBBBI")
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")
-_RECEIVE_BYTES: Final = 1 << 18
-_DUMP_RETRIES: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One request; `what` names it in errors."""
-
-    what: str
-    type: int
-    flags: int
-    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,87 +94,11 @@ class Route:
     index: int
 
 
-class RouteSocket:
-    """A netlink socket in the network namespace of the thread that makes it. Safe from any thread."""
+class RouteSocket(NetlinkSocket):
+    """A socket for links, addresses and routes of the network namespace of the thread that makes it."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._sequence = 0
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        self._socket.bind((0, 0))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-
-    def ask(self, *messages: Message) -> list[bytes]:
-        """Send the messages in one datagram, wait for every answer and give the bodies of those that carry one.
-
-        The kernel works through all of them even if one fails; the first failure is raised as OSError then.
-        """
-        with self._guard:
-            first = self._sequence + 1
-            datagram = bytearray()
-            for message in messages:
-                self._sequence += 1
-                flags = message.flags | NLM_F_REQUEST | NLM_F_ACK
-                datagram += _HEADER.pack(_HEADER.size + len(message.body), message.type, flags, self._sequence, 0)
-                datagram += message.body
-            self._socket.send(datagram)
-            bodies: list[bytes] = []
-            failure: OSError | None = None
-            waiting = len(messages)
-            while waiting:
-                for kind, _, sequence, body in _split(self._socket.recv(_RECEIVE_BYTES)):
-                    if sequence < first:
-                        continue
-                    if kind != NLMSG_ERROR:
-                        bodies.append(body)
-                        continue
-                    waiting -= 1
-                    code = -struct.unpack_from("=i", body)[0]
-                    if code and failure is None:
-                        failure = OSError(code, f"{messages[sequence - first].what}: {os.strerror(code)}")
-        if failure is not None:
-            raise failure
-        return bodies
-
-    def dump(self, message: Message) -> list[bytes]:
-        """Give the bodies of a whole table; asked again where it changed meanwhile. Raises OSError."""
-        with self._guard:
-            bodies, interrupted = self._dump_once(message)
-            for _ in range(_DUMP_RETRIES):
-                if interrupted:
-                    bodies, interrupted = self._dump_once(message)
-        return bodies
-
-    def _dump_once(self, message: Message) -> tuple[list[bytes], bool]:
-        self._sequence += 1
-        header = _HEADER.pack(
-            _HEADER.size + len(message.body), message.type, NLM_F_REQUEST | NLM_F_DUMP, self._sequence, 0
-        )
-        self._socket.send(header + message.body)
-        bodies: list[bytes] = []
-        interrupted = False
-        while True:
-            for kind, flags, sequence, body in _split(self._socket.recv(_RECEIVE_BYTES)):
-                if sequence != self._sequence:
-                    continue
-                interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
-                if kind == NLMSG_DONE:
-                    return bodies, interrupted
-                if kind == NLMSG_ERROR:
-                    code = -struct.unpack_from("=i", body)[0]
-                    raise OSError(code, f"{message.what}: {os.strerror(code)}")
-                bodies.append(body)
+        super().__init__(socket.NETLINK_ROUTE)
 
     def link(self, name: str) -> Link | None:
         """Give the card of that name, or None."""
@@ -322,25 +224,6 @@ def add_default_route(index: int, gateway: IPv4Address) -> Message:
     return Message(f"add default route by {gateway}", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
-def attribute(kind: int, value: bytes) -> bytes:
-    """Encode one attribute, padded."""
-    length = 4 + len(value)
-    return struct.pack("=HH", length, kind) + value + bytes(-length % 4)
-
-
-def attributes(data: bytes) -> dict[int, bytes]:
-    """Decode attributes by type; of equal ones the last counts."""
-    found: dict[int, bytes] = {}
-    offset = 0
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, offset)
-        if length < 4:
-            break
-        found[kind & NLA_TYPE_MASK] = data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return found
-
-
 def parse_link(body: bytes) -> Link:
     """Decode the body of an RTM_NEWLINK."""
     _, _, index, flags, _ = _LINK.unpack_from(body)
@@ -369,15 +252,6 @@ def parse_route(body: bytes) -> Route | None:
     found = attributes(body[_ROUTE.size :])
     destination = IPv4Network((found.get(RTA_DST, bytes(4)), prefix_length), strict=False)
     return Route(destination, _number(found.get(RTA_OIF)))
-
-
-def _split(datagram: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """Yield type, flags, sequence number and body of each message."""
-    offset = 0
-    while offset + _HEADER.size <= len(datagram):
-        length, kind, flags, sequence, _ = _HEADER.unpack_from(datagram, offset)
-        yield kind, flags, sequence, datagram[offset + _HEADER.size : offset + length]
-        offset += (length + 3) & ~3
 
 
 def _number(value: bytes | None) -> int:

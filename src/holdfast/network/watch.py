@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import select
 import socket
-import struct
 import threading
 from collections.abc import Callable
 from typing import Final
 
-_NETLINK_NETFILTER: Final = 12
+from holdfast.network import netlink
+
 _SOL_NETLINK: Final = 270
 _NETLINK_ADD_MEMBERSHIP: Final = 1
 _NFNLGRP_NFTABLES: Final = 7
@@ -21,7 +21,6 @@ _MESSAGES: Final = frozenset({0, 2, 3, 5, 8})
 _SETTLE_S: Final = 0.3
 _PAUSE_S: Final = 5.0
 _RECEIVE_BYTES: Final = 1 << 16
-_HEADER: Final = struct.Struct("=IHHII")
 
 
 class RulesetWatch:
@@ -35,7 +34,7 @@ class RulesetWatch:
         self._changed = changed
         self._settle_s = settle_s
         self._pause_s = pause_s
-        self._news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+        self._news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, netlink.NETLINK_NETFILTER)
         try:
             self._news.bind((0, 0))
             self._news.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NFNLGRP_NFTABLES)
@@ -88,10 +87,6 @@ class RulesetWatch:
 
 def concerns_tables(datagram: bytes) -> bool:
     """Whether a datagram of netlink messages tells of a table, chain or removed rule, rather than of elements."""
-    offset = 0
-    while offset + _HEADER.size <= len(datagram):
-        length, kind, _, _, _ = _HEADER.unpack_from(datagram, offset)
-        if kind >> 8 == _SUBSYSTEM_NFTABLES and kind & 0xFF in _MESSAGES:
-            return True
-        offset += max(_HEADER.size, (length + 3) & ~3)
-    return False
+    return any(
+        kind >> 8 == _SUBSYSTEM_NFTABLES and kind & 0xFF in _MESSAGES for kind, _, _, _ in netlink.split(datagram)
+    )

@@ -11,7 +11,7 @@ from holdfast.events import Event
 from holdfast.kernel.namespaces import in_network_namespace
 from holdfast.network.rtnetlink import RouteSocket
 from tests.support.namespace import in_mount_and_network_namespace
-from tests.support.network import HOST, OUTSIDE, call, machine, refuses, server
+from tests.support.network import HOST, OUTSIDE, bridge_ports, call, machine, refuses, server
 
 pytestmark = pytest.mark.kernel
 
@@ -79,7 +79,7 @@ def test_address_is_free_after_disconnect_and_the_card_goes(tmp_path: Path) -> N
         assert host.network.endpoint("a" * 64) is None
         again = host.network.connect("b" * 64, host.network.make_namespace("b" * 64), address=endpoint.ip_address)
         assert again.ip_address == endpoint.ip_address
-        with server(host.network._namespaces / ("b" * 64), 80):
+        with server(tmp_path / "run" / "netns" / ("b" * 64), 80):
             assert call(None, again.ip_address, 80) == again.gateway
         with pytest.raises(Conflict, match="Address already in use"):
             host.network.connect("c" * 64, namespace, address=endpoint.ip_address)
@@ -131,4 +131,4 @@ def test_failed_connect_leaves_nothing(tmp_path: Path) -> None:
             host.network.connect("a" * 64, tmp_path / "missing")
         assert host.network.endpoint("a" * 64) is None
         assert host.store.networks.endpoints() == []
-        assert host.network._bridge.ports() == []
+        assert bridge_ports() == []

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import socket
 from pathlib import Path
 
 import pytest
 
-from holdfast.errors import System
+from holdfast.errors import System, Unavailable
 from holdfast.kernel.namespaces import in_network_namespace
-from holdfast.network import PortRequest
+from holdfast.network import PortRequest, filters
 from holdfast.network.rtnetlink import RouteSocket
 from tests.support.namespace import in_mount_and_network_namespace
 from tests.support.network import HOST, OUTSIDE, call, machine, refuses, server
@@ -97,6 +99,46 @@ def test_udp_port(tmp_path: Path) -> None:
 
         with in_network_namespace(namespace, listen) as receiver:
             assert in_network_namespace(host.outside, ask) == b"NAME?"
+
+
+@in_mount_and_network_namespace
+def test_udp_client_that_never_stops_reaches_the_next_container(tmp_path: Path) -> None:
+    """Its connection is remembered by the kernel, first as one to the host, then as one to a container now gone."""
+
+    def open_socket() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.settimeout(1)
+        return made
+
+    with machine(tmp_path) as host, in_network_namespace(host.outside, open_socket) as client:
+        for name in ("a" * 64, "b" * 64):
+            with contextlib.suppress(OSError):
+                client.sendto(b"nobody there", (HOST, 5353))
+            namespace = host.network.make_namespace(name)
+            host.network.connect(name, namespace, ports=[PortRequest(53, "udp", "", 5353)])
+            with in_network_namespace(namespace, open_socket) as receiver:
+                receiver.bind(("0.0.0.0", 53))
+                client.sendto(b"hello", (HOST, 5353))
+                assert receiver.recv(100) == b"hello"
+            host.network.disconnect(name)
+
+
+@in_mount_and_network_namespace
+def test_publishing_without_nftables_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
+
+    monkeypatch.setattr(filters, "Nft", refuse)
+    with machine(tmp_path) as host:
+        first, second = (host.network.make_namespace(name) for name in ("a" * 64, "b" * 64))
+        endpoint = host.network.connect("a" * 64, first)
+        with pytest.raises(Unavailable, match="nftables does not work on this host: Protocol not supported"):
+            host.network.connect("b" * 64, second, ports=[PortRequest(80)])
+        host.network.connect("b" * 64, second)
+        with server(first, 80):
+            call(second, endpoint.ip_address, 80)
+        host.network.disconnect("b" * 64)
+        host.network.remove_all()
 
 
 @in_mount_and_network_namespace

@@ -14,7 +14,7 @@ from holdfast.kernel.nft import Nft, NftError
 from holdfast.network import PortRequest, rtnetlink
 from holdfast.network.rtnetlink import RouteSocket
 from tests.support.namespace import in_mount_and_network_namespace
-from tests.support.network import HOST, OUTSIDE, call, machine, refuses, server
+from tests.support.network import HOST, OUTSIDE, bridge_ports, call, machine, refuses, server
 
 pytestmark = pytest.mark.kernel
 
@@ -39,7 +39,7 @@ def test_restarted_engine_goes_on(tmp_path: Path) -> None:
             again = host.network.connect("c" * 64, fresh, address=gone.ip_address)
             assert again.ip_address == gone.ip_address
         assert not dead.exists()
-        assert len(host.network._bridge.ports()) == 2
+        assert len(bridge_ports()) == 2
 
 
 @in_mount_and_network_namespace

@@ -1,0 +1,95 @@
+"""What is told to nftables, and what is read of other programs' tables."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+
+from holdfast.network.forwarding import Chain, all_chains, chains_that_need_a_way, rule_handles
+from holdfast.network.model import PublishedPort
+from holdfast.network.netlink import HEADER
+from holdfast.network.rules import element_commands, table_commands
+from holdfast.network.watch import concerns_tables
+
+LISTING = """\
+table ip filter {
+	chain INPUT {
+		type filter hook input priority filter; policy drop;
+	}
+	chain FORWARD {
+		type filter hook forward priority filter; policy drop;
+	}
+	chain DOCKER-USER {
+	}
+}
+table inet firewall {
+	chain forward {
+		type filter hook forward priority filter + 10; policy drop;
+	}
+}
+table inet holdfast {
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+	}
+}
+table ip6 filter {
+	chain FORWARD {
+		type filter hook forward priority filter; policy drop;
+	}
+}
+table bridge filter {
+	chain FORWARD {
+		type filter hook forward priority filter; policy drop;
+	}
+}
+"""
+
+
+def test_one_element_a_port() -> None:
+    published = [
+        ("172.30.0.2", PublishedPort(80, "tcp", "0.0.0.0", 8080)),
+        ("172.30.0.2", PublishedPort(53, "udp", "127.0.0.1", 5353)),
+    ]
+    assert element_commands("t", "add", published) == [
+        "add element inet t published { tcp . 8080 : 172.30.0.2 . 80 }\n",
+        "add element inet t published_at { 127.0.0.1 . udp . 5353 : 172.30.0.2 . 53 }\n",
+    ]
+
+
+def test_table_names_nothing_but_what_it_is_given() -> None:
+    text = table_commands("other", "br7", IPv4Network("10.1.0.0/16"))
+    assert "holdfast" not in text
+    assert text.startswith("add table inet other\ndelete table inet other\ntable inet other {")
+    assert 'ip saddr 10.1.0.0/16 oifname != "br7" masquerade' in text
+
+
+def test_chains_that_drop() -> None:
+    assert chains_that_need_a_way(LISTING, "holdfast") == [
+        Chain("ip", "filter", "DOCKER-USER"),
+        Chain("inet", "firewall", "forward"),
+    ]
+    assert chains_that_need_a_way("", "holdfast") == []
+    assert len(all_chains(LISTING)) == 7
+
+
+def test_own_rules_are_known_by_their_comment() -> None:
+    listing = """\
+table ip filter {
+	chain DOCKER-USER { # handle 2
+		oifname "holdfast0" accept comment "holdfast" # handle 6
+		iifname "holdfast0" accept comment "holdfast" # handle 5
+		iifname "holdfast0" accept comment "holdfast2" # handle 4
+		counter packets 0 bytes 0 return # handle 3
+	}
+}
+"""
+    assert rule_handles(listing, "holdfast") == ["6", "5"]
+
+
+def test_news_of_elements_do_not_matter() -> None:
+    def message(kind: int) -> bytes:
+        return HEADER.pack(20, 10 << 8 | kind, 0, 1, 0) + bytes(4)
+
+    assert not concerns_tables(message(12) + message(15))
+    assert concerns_tables(message(12) + message(2))
+    assert not concerns_tables(b"")
+    assert not concerns_tables(bytes(40))
