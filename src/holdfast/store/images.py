@@ -10,6 +10,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from holdfast.store.database import Database
 
@@ -48,6 +49,9 @@ CREATE TABLE image_digests (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX image_digests_by_image ON image_digests (image_id);
 """
+
+
+Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,8 @@ class ImageTable:
 
         def work(connection: sqlite3.Connection) -> dict[str, str]:
             connection.execute(
-                "INSERT INTO images (id, config, created_at) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET hidden = 0",
+                "INSERT INTO images (id, config, created_at) VALUES (?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET hidden = 0",
                 (image_id, config, created_at),
             )
             connection.executemany(
@@ -284,8 +289,8 @@ class ImageTable:
         )
         return {row[0] for row in rows}
 
-    def _one(self, statement: str, arguments: tuple[str, ...]) -> tuple[object, ...] | None:
-        row: tuple[object, ...] | None = self._database.read(
+    def _one(self, statement: str, arguments: tuple[str, ...]) -> Row | None:
+        row: Row | None = self._database.read(
             lambda connection: connection.execute(statement, arguments).fetchone()
         )
         return row

@@ -1,0 +1,121 @@
+"""Images made here of a tar: `import` makes one of a root file system, `commit` puts a layer on top of another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import InvalidParameter
+from holdfast.images import reference
+from holdfast.images.changes import apply_changes
+from holdfast.images.files import ImageFiles
+from holdfast.images.intake import Intake, LayerBlob, Names
+from holdfast.images.loading import Loaded, labels_of
+from holdfast.images.model import Image, format_time, parse_config
+from holdfast.images.platforms import Platform, parse_platform, platform_of
+from holdfast.images.tarstream import CHUNK, Readable
+from holdfast.images.unpack import compression_of, decompressed
+from holdfast.store.images import LayerRecord
+
+_EMPTY_TAR_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What an image made here says about itself. `config` is what containers start from, before `changes`."""
+
+    message: str = ""
+    author: str = ""
+    changes: tuple[str, ...] = ()
+    platform: str = ""
+    created_by: str = ""
+    config: Mapping[str, Any] | None = None
+
+
+def import_layer(
+    files: ImageFiles,
+    intake: Intake,
+    archive: Readable,
+    name: reference.Reference | None,
+    description: Description,
+    *,
+    parent: Image | None = None,
+    parent_layers: Sequence[LayerRecord] = (),
+) -> Loaded:
+    """Make an image of a layer's tar, plain or compressed, on top of `parent` if there is one; gives id and labels.
+
+    Raises InvalidParameter for a bad tar or change, System, OSError.
+    """
+    base = parent.config if parent is not None else {}
+    inner = apply_changes(description.config if description.config is not None else base.get("config") or {},
+                          description.changes)
+    platform = platform_of(base) if parent is not None else parse_platform(description.platform)
+    if platform.os != "linux":
+        raise InvalidParameter(f"operating system {platform.os!r} is not supported")
+    with files.workspace() as workspace:
+        blob, diff_id = _store(archive, workspace)
+        document = _document(base, inner, description, platform, diff_id)
+        config = parse_config(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode())
+        below = [
+            LayerBlob(files.blob(layer.blob_digest), layer.blob_digest, layer.blob_size_bytes)
+            for layer in parent_layers
+        ]
+        names = Names(tags={} if name is None else {str(name): time.time()}, digests={}, manifests={})
+        intake.add(config, [*below, blob], names, workspace)
+        return config.image_id, labels_of(config)
+
+
+def _store(archive: Readable, workspace: Path) -> tuple[LayerBlob, str]:
+    """Keep the tar as it comes; gives its blob and the digest of what is in it."""
+    path = workspace / "import"
+    digest = hashlib.sha256()
+    size = 0
+    head = b""
+    with path.open("wb") as out:
+        while data := archive.read(CHUNK):
+            if len(head) < 8:
+                head += data[:8]
+            digest.update(data)
+            out.write(data)
+            size += len(data)
+    if size < _EMPTY_TAR_BYTES and not compression_of(head):
+        raise InvalidParameter("invalid tar archive: unexpected EOF")
+    blob = LayerBlob(path, f"sha256:{digest.hexdigest()}", size)
+    compression = compression_of(head)
+    if not compression:
+        return blob, blob.digest
+    plain_digest = hashlib.sha256()
+    with decompressed(path, compression) as plain:
+        while data := plain.read(CHUNK):
+            plain_digest.update(data)
+    return blob, f"sha256:{plain_digest.hexdigest()}"
+
+
+def _document(
+    base: Mapping[str, Any], inner: Mapping[str, Any], description: Description, platform: Platform, diff_id: str
+) -> dict[str, Any]:
+    """Write the configuration of the new image."""
+    created = format_time(datetime.now(UTC))
+    step = {
+        "created": created,
+        **({"created_by": description.created_by} if description.created_by else {}),
+        **({"author": description.author} if description.author else {}),
+        **({"comment": description.message} if description.message else {}),
+    }
+    return {
+        "architecture": platform.architecture,
+        **({"variant": platform.variant} if platform.variant else {}),
+        **({"author": description.author} if description.author else {}),
+        **({"comment": description.message} if description.message else {}),
+        "config": inner,
+        "created": created,
+        "history": [*(base.get("history") or []), step],
+        "os": platform.os,
+        "rootfs": {"type": "layers", "diff_ids": [*((base.get("rootfs") or {}).get("diff_ids") or []), diff_id]},
+    }

@@ -1,0 +1,121 @@
+"""Root file systems of containers: an overlay of an image's layers and a directory of the container's own.
+
+    containers/ID/upper    what the container changed
+                  work     overlayfs's own
+                  merged   where the overlay is mounted
+                  none     stands in for the layers of an image that has none
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from holdfast import faults
+from holdfast.errors import NotFound, System
+from holdfast.images.files import ImageFiles, remove_entry
+from holdfast.kernel import mount
+from holdfast.kernel.path import is_mount_point, owned_fd, tree_size_bytes
+
+_OWN: Final = ("merged", "work", "upper", "none")
+_UNMOUNTS_MAX: Final = 64
+
+
+class RootFs:
+    """Makes, mounts and removes root file systems. Who calls holds the container's lock. Raises OSError, System."""
+
+    def __init__(self, state_root: Path) -> None:
+        self._containers = state_root / "containers"
+        self._files = ImageFiles(state_root)
+
+    def directory(self, container_id: str) -> Path:
+        """The directory that holds a container's part."""
+        return self._containers / container_id
+
+    def upper(self, container_id: str) -> Path:
+        """Where what the container changed is kept."""
+        return self.directory(container_id) / "upper"
+
+    def merged(self, container_id: str) -> Path:
+        """Where the root file system is, or will be, mounted."""
+        return self.directory(container_id) / "merged"
+
+    def lower_dirs(self, layers: Sequence[str]) -> tuple[Path, ...]:
+        """The directories of an image's layers, topmost first as overlayfs wants them."""
+        return tuple(self._files.layer(chain_id) for chain_id in reversed(layers))
+
+    def prepare(self, container_id: str, layers: Sequence[str] = ()) -> None:
+        """Make the directories; harmless to repeat.
+
+        With `layers` (see `mount`) the root directory takes owner and mode of the topmost one, else root and 0755.
+        """
+        directory = self.directory(container_id)
+        directory.mkdir(mode=0o710, parents=True, exist_ok=True)
+        for name in _OWN:
+            (directory / name).mkdir(mode=0o700, exist_ok=True)
+        like = os.stat(self._files.layer(layers[-1])) if layers else None
+        with owned_fd(os.open(directory / "upper", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as upper:
+            if like is not None:
+                os.fchown(upper, like.st_uid, like.st_gid)
+            os.fchmod(upper, 0o755 if like is None else like.st_mode & 0o7777)
+        faults.point("rootfs-prepared")
+
+    def mount(self, container_id: str, layers: Sequence[str]) -> Path:
+        """Mount the root file system and give its path; one that is mounted already stays.
+
+        `layers` are chain ids, lowest first, as `Image.layers`. Raises NotFound if a layer is gone, System otherwise.
+        """
+        directory = self.directory(container_id)
+        merged = directory / "merged"
+        if self.is_mounted(container_id):
+            return merged
+        lower_dirs = self.lower_dirs(layers) or (directory / "none",)
+        try:
+            mount.overlay(merged, lower_dirs, directory / "upper", directory / "work")
+        except OSError as error:
+            for chain_id, path in zip(reversed(layers), lower_dirs, strict=False):
+                if not path.is_dir():
+                    raise NotFound(f"layer {chain_id} of container {container_id} is missing") from error
+            raise System(f"mount root file system of container {container_id}: {error}") from error
+        faults.point("rootfs-mounted")
+        return merged
+
+    def unmount(self, container_id: str) -> None:
+        """Unmount the root file system, lazily, however often it was mounted; nothing happens if it was not."""
+        for _ in range(_UNMOUNTS_MAX):
+            if not self.is_mounted(container_id):
+                return
+            mount.umount2(self.merged(container_id))
+
+    def is_mounted(self, container_id: str) -> bool:
+        """Whether the root file system is mounted now."""
+        try:
+            return is_mount_point(self.merged(container_id))
+        except FileNotFoundError:
+            return False
+
+    def size_bytes(self, container_id: str) -> int:
+        """Size of the files that the container changed or added; 0 once they are removed."""
+        try:
+            fd = os.open(self.upper(container_id), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return 0
+        with owned_fd(fd):
+            return tree_size_bytes(fd)
+
+    def remove(self, container_id: str) -> None:
+        """Unmount the root file system and remove what the container changed; harmless to repeat.
+
+        Other entries of the container's directory stay, and the directory with them.
+        """
+        self.unmount(container_id)
+        faults.point("rootfs-unmounted-not-removed")
+        directory = self.directory(container_id)
+        with contextlib.suppress(FileNotFoundError):
+            for name in _OWN:
+                remove_entry(directory, name)
+            with contextlib.suppress(OSError):
+                directory.rmdir()

@@ -1,0 +1,387 @@
+"""The images of this engine: found, named, listed, loaded, saved, imported, pulled, pushed and removed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from holdfast import log
+from holdfast.errors import InvalidParameter, NotFound
+from holdfast.events import EventBus
+from holdfast.images import history, importing, loading, pulling, pushing, reference, removal, saving
+from holdfast.images.files import ImageFiles
+from holdfast.images.filters import ImageFilters, parse_list_filters, parse_prune_filters
+from holdfast.images.intake import Intake
+from holdfast.images.model import Image, from_record
+from holdfast.images.progress import Progress, nowhere
+from holdfast.images.skopeo import Credentials
+from holdfast.locks import NamedLocks
+from holdfast.store import Store
+
+if TYPE_CHECKING:
+    from holdfast.config import Config
+    from holdfast.images.tarstream import Readable
+
+logger = log.get(__name__)
+
+InUse = Callable[[str], Sequence[tuple[str, bool]]]
+"""Takes an image id and gives the containers made from it: (container id, whether it runs)."""
+
+Records = list[dict[str, str]]
+"""What a removal did: `Untagged` with a name, `Deleted` with an id."""
+Steps = list[history.HistoryEntry]
+Users = list[tuple[str, bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """An image with the names that passed the filters. -1 stands for what was not asked for."""
+
+    image: Image
+    tags: tuple[str, ...]
+    digests: tuple[str, ...]
+    shared_size_bytes: int = -1
+    containers: int = -1
+
+
+Listing = list[ListedImage]
+
+
+class Images:
+    """The image service. Calls block; errors are in Docker's words. Safe from any thread."""
+
+    def __init__(self, config: Config, store: Store, events: EventBus) -> None:
+        """Serve the images in `store`; `restore` must be called before anything else."""
+        self.in_use_by: InUse = lambda _: ()
+        self._table = store.images
+        self._events = events
+        self._files = ImageFiles(config.state_root)
+        self._intake = Intake(self._files, self._table)
+        self._pulls = NamedLocks()
+        self._held: Counter[str] = Counter()
+        self._held_guard = threading.Lock()
+
+    def restore(self) -> None:
+        """Make the directories and remove what a dead engine left unfinished. Raises OSError."""
+        self._files.make()
+        with self._intake.guard:
+            removed = self._files.sweep(self._table.blobs(), set(self._table.layer_sizes()))
+        if removed:
+            logger.info("unfinished images removed", extra={"entries": removed})
+
+    # -- finding -------------------------------------------------------------------------------------------------------
+
+    def resolve(self, name: str) -> Image:
+        """Find an image by name, digest, id or the unambiguous beginning of an id; a name wins over an id.
+
+        Raises NotFound (`No such image: nope:latest`), InvalidParameter for what can be no name.
+        Source: Docker Engine, `GetImage`.
+        """
+        image_id = self._find(name)
+        record = None if image_id is None else self._table.get(image_id)
+        if record is None or record.hidden:
+            raise NotFound(f"No such image: {_shown(name)}")
+        return from_record(record)
+
+    def get(self, image_id: str) -> Image:
+        """Give an image by its whole id, even one that was removed by force under a container. Raises NotFound."""
+        record = self._table.get(image_id)
+        if record is None:
+            raise NotFound(f"No such image: {image_id}")
+        return from_record(record)
+
+    @contextmanager
+    def held(self, name: str) -> Iterator[Image]:
+        """Find an image and keep it and its layers for the length of the block, until a container is recorded.
+
+        Raises as `resolve`.
+        """
+        with self._intake.guard:
+            image = self.resolve(name)
+            with self._held_guard:
+                self._held[image.id] += 1
+        try:
+            yield image
+        finally:
+            with self._held_guard:
+                self._held[image.id] -= 1
+                if not self._held[image.id]:
+                    del self._held[image.id]
+
+    def layers_of(self, image: Image) -> tuple[Path, ...]:
+        """The directories of an image's layers, topmost first."""
+        return tuple(self._files.layer(chain_id) for chain_id in reversed(image.layers))
+
+    def inspect(self, name: str) -> Image:
+        """The same as `resolve`, by the name of the API's operation."""
+        return self.resolve(name)
+
+    def history(self, name: str) -> tuple[Image, Steps]:
+        """Give an image and the steps that made it, the newest first. Raises as `resolve`."""
+        image = self.resolve(name)
+        return image, history.of(image, [layer.size_bytes for layer in self._table.layers_of(image.id)])
+
+    def count(self) -> int:
+        """How many images there are."""
+        return self._table.count()
+
+    def list(
+        self, filters: Mapping[str, Sequence[str]] | None = None, *, shared_size: bool = False
+    ) -> Listing:
+        """Give the images that pass Docker's filters, newest first. Raises InvalidParameter, NotFound (`before`)."""
+        wanted = parse_list_filters(filters or {}, lambda name: self.resolve(name).created_at, time.time())
+        return self._listed(wanted, shared_size=shared_size, containers=False)
+
+    def disk_usage(self) -> Listing:
+        """Give every image with its shared size and the number of its containers, for `system df`."""
+        return self._listed(ImageFilters(), shared_size=True, containers=True)
+
+    def layers_size(self) -> int:
+        """Size in bytes of the files of all layers, each counted once."""
+        return sum(size for size, _ in self._table.layer_sizes().values())
+
+    # -- changing ------------------------------------------------------------------------------------------------------
+
+    def tag(self, name: str, repository: str, tag: str = "") -> str:
+        """Give an image another name, taking it from whichever had it; gives the familiar form of the new name.
+
+        Raises NotFound, InvalidParameter. Source: Docker Engine API, operationId ImageTag.
+        """
+        new = _tag_reference(repository, tag)
+        with self._intake.guard:
+            image = self.resolve(name)
+            self._table.tag(str(new), image.id, time.time())
+        self._tell("tag", image.id, new.familiar, image.labels)
+        return new.familiar
+
+    def remove(self, name: str, *, force: bool = False, noprune: bool = False) -> Records:
+        """Take a name from an image, and with the last one the image; gives `Untagged` and `Deleted` records.
+
+        Raises NotFound, InvalidParameter, Conflict. `noprune` changes nothing: images here have no parent images.
+        Source: Docker Engine API, operationId ImageDelete.
+        """
+        del noprune
+        with self._intake.guard:
+            image = self.resolve(name)
+            plan = removal.plan(name, image, self._users(image.id), force=force)
+            return self._carry_out(plan)
+
+    def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> tuple[Records, int]:
+        """Remove images without names, or (`dangling=false`) all that no container uses; gives records and bytes freed.
+
+        Raises InvalidParameter. Source: Docker Engine API, operationId ImagePrune.
+        """
+        wanted = parse_prune_filters(filters or {}, time.time())
+        records: Records = []
+        with self._intake.guard:
+            before = self.layers_size()
+            for listed in self._listed(wanted, shared_size=False, containers=False):
+                if not self._users(listed.image.id):
+                    records += self._carry_out(removal.everything(listed.image))
+            freed = before - self.layers_size()
+        self._events.publish("image", "prune", "", {"reclaimed": str(freed)})
+        return records, freed
+
+    def container_removed(self, image_id: str) -> None:
+        """Say that a container of this image is gone: an image that was only kept for it goes now."""
+        record = self._table.get(image_id)
+        if record is not None and record.hidden:
+            with self._held_guard:
+                held = tuple(self._held)
+            self._intake.remove_hidden(held)
+
+    # -- moving images in and out --------------------------------------------------------------------------------------
+
+    def load(self, archive: Readable, progress: Progress = nowhere, *, quiet: bool = False, platform: str = "") -> None:
+        """Load the images of an archive. What came before an error stays loaded.
+
+        Raises InvalidParameter for a bad archive, System. Source: Docker Engine API, operationId ImageLoad.
+        """
+        for image_id, labels in loading.load(
+            self._files, self._intake, archive, progress, quiet=quiet, platform=platform
+        ):
+            self._tell("load", image_id, image_id, labels)
+
+    def save(self, names: Sequence[str], write: Callable[[bytes], object]) -> None:
+        """Write an archive of images, given by name or id, piece by piece.
+
+        Raises NotFound or InvalidParameter before the first piece. Source: Docker Engine API, operationId ImageGetAll.
+        """
+        chosen = [(self.resolve(name), saving.tags_for(name, self.resolve(name))) for name in names]
+        saving.save(self._files, self._table, chosen, write)
+        for image, _ in chosen:
+            self._tell("save", image.id, image.id, image.labels)
+
+    def import_(
+        self,
+        archive: Readable,
+        repository: str = "",
+        tag: str = "",
+        *,
+        message: str = "",
+        changes: Sequence[str] = (),
+        platform: str = "",
+        progress: Progress = nowhere,
+    ) -> str:
+        """Make an image of one layer from a root file system in a tar; gives its id.
+
+        `changes` are Dockerfile instructions. Raises InvalidParameter, System. Source: operationId ImageCreate.
+        """
+        new = _tag_reference(repository, tag) if repository else None
+        image_id, labels = importing.import_layer(
+            self._files,
+            self._intake,
+            archive,
+            new,
+            importing.Description(message=message or "Imported from -", changes=tuple(changes), platform=platform),
+        )
+        progress({"status": image_id})
+        self._tell("import", image_id, image_id, labels)
+        return image_id
+
+    def commit(
+        self, parent_id: str, changed: Readable, repository: str, tag: str, description: importing.Description
+    ) -> str:
+        """Make an image of another and a layer on top of it, as a tar with whiteouts; gives its id.
+
+        Raises InvalidParameter, NotFound, System. Source: Docker Engine API, operationId ImageCommit.
+        """
+        new = _tag_reference(repository, tag) if repository else None
+        parent = self.get(parent_id)
+        layers = self._table.layers_of(parent_id)
+        image_id, _ = importing.import_layer(
+            self._files, self._intake, changed, new, description, parent=parent, parent_layers=layers
+        )
+        return image_id
+
+    def pull(
+        self,
+        name: str,
+        tag: str = "",
+        *,
+        platform: str = "",
+        credentials: Credentials | None = None,
+        progress: Progress = nowhere,
+    ) -> str:
+        """Get an image from its registry, unless it is here already; gives its id.
+
+        `tag` may be a digest and wins over one in `name`. Raises InvalidParameter, NotFound (no such image, or no
+        access), Unauthorized, System. Source: Docker Engine API, operationId ImageCreate.
+        """
+        wanted = pulling.wanted_reference(name, tag)
+        with self._pulls.hold(str(wanted)):
+            image_id, labels = pulling.pull(
+                self._files, self._intake, self._table, wanted, platform, credentials or Credentials(), progress
+            )
+        self._events.publish("image", "pull", wanted.familiar, {**(labels or {}), "name": wanted.familiar_name})
+        return image_id
+
+    def push(
+        self, name: str, tag: str = "", *, credentials: Credentials | None = None, progress: Progress = nowhere
+    ) -> None:
+        """Send an image to its registry under `tag` (empty: every tag of the name).
+
+        Raises NotFound, InvalidParameter, Unauthorized, System. Source: Docker Engine API, operationId ImagePush.
+        """
+        named = reference.parse(name)
+        wanted = [named.with_tag(tag)] if tag else self._tags_of_repository(named)
+        for each in wanted:
+            image = self.resolve(each.familiar)
+            digest = pushing.push(self._files, self._table, image, each, credentials or Credentials(), progress)
+            logger.info("image pushed", extra={"image": image.id, "reference": str(each), "digest": digest})
+            self._events.publish("image", "push", each.familiar, {**(image.labels or {}), "name": each.familiar_name})
+
+    # -- inner ---------------------------------------------------------------------------------------------------------
+
+    def _find(self, name: str) -> str | None:
+        if reference.is_image_id(name):
+            return name
+        if reference.is_image_id(f"sha256:{name}"):
+            return f"sha256:{name}"
+        parsed = reference.parse(name)
+        if parsed.digest:
+            found = self._table.find_digest(str(parsed.with_digest(parsed.digest)))
+        else:
+            found = self._table.find_tag(str(parsed.tagged()))
+        digits = reference.id_prefix(name)
+        if found is None and digits is not None:
+            ids = self._table.find_prefix(digits)
+            found = ids[0] if len(ids) == 1 else None
+        return found
+
+    def _listed(self, filters: ImageFilters, *, shared_size: bool, containers: bool) -> Listing:
+        listed: Listing = []
+        sizes = self._table.layer_sizes() if shared_size else {}
+        for record in self._table.all():
+            image = from_record(record)
+            names = filters.match(image)
+            if names is not None:
+                shared = sum(sizes[chain][0] for chain in image.layers if chain in sizes and sizes[chain][1] > 1)
+                listed.append(
+                    ListedImage(
+                        image,
+                        *names,
+                        shared_size_bytes=shared if shared_size else -1,
+                        containers=len(self.in_use_by(image.id)) if containers else -1,
+                    )
+                )
+        return listed
+
+    def _users(self, image_id: str) -> Users:
+        with self._held_guard:
+            held = self._held.get(image_id, 0)
+        return [*self.in_use_by(image_id), *[("0" * 64, True)] * held]
+
+    def _carry_out(self, plan: removal.Plan) -> Records:
+        """Do what was planned, under the intake's guard; gives the records of the API."""
+        image = plan.image
+        records: Records = []
+        if plan.untag:
+            self._table.untag([str(reference.parse(name)) for name in plan.untag])
+            for name in plan.untag:
+                self._tell("untag", image.id, image.id, image.labels)
+                records.append({"Untagged": name})
+        if plan.delete:
+            unused = self._intake.remove(image.id, keep_hidden=bool(self._users(image.id)))
+            self._tell("delete", image.id, image.id, image.labels)
+            records.append({"Deleted": image.id})
+            gone = frozenset(unused.layers)
+            records += [{"Deleted": chain_id} for chain_id in reversed(image.layers) if chain_id in gone]
+        return records
+
+    def _tags_of_repository(self, named: reference.Reference) -> Sequence[reference.Reference]:
+        found = []
+        for record in self._table.all():
+            for text in record.tags:
+                stored = reference.parse_stored(text)
+                if stored.name == named.name:
+                    found.append(stored)
+        if not found:
+            raise NotFound(f"An image does not exist locally with the tag: {named.familiar_name}")
+        return found
+
+    def _tell(self, action: str, image_id: str, name: str, labels: Mapping[str, str] | None) -> None:
+        self._events.publish("image", action, image_id, {**(labels or {}), "name": name})
+
+
+def _shown(name: str) -> str:
+    """A name as Docker's `No such image` shows it."""
+    if reference.is_image_id(name):
+        return name
+    if reference.is_image_id(f"sha256:{name}"):
+        return f"sha256:{name}"
+    return reference.parse(name).tagged().familiar
+
+
+def _tag_reference(repository: str, tag: str) -> reference.Reference:
+    """Parse a name for an image and its tag, which wins over one in the name. Raises InvalidParameter."""
+    parsed = reference.parse(repository)
+    if parsed.digest:
+        raise InvalidParameter("refusing to create a tag with a digest reference")
+    return parsed.with_tag(tag) if tag else parsed.tagged()

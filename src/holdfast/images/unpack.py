@@ -1,0 +1,311 @@
+"""A layer's tar, compressed or not, made into a directory that overlayfs can stack. Layers are hostile.
+
+What keeps them in is a root of its own for the programs that read them (kernel/confine.py): GNU tar and the
+decompressor see the host's programs, read-only, and the directory to fill. They hold no privilege beyond making files,
+little memory, and a time limit. Whiteouts come out of the tar as plain files and are turned here into overlayfs's own.
+Source: OCI image specification, `layer.md`; Linux, Documentation/filesystems/overlayfs.rst.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import posixpath
+import re
+import resource
+import shutil
+import stat
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from holdfast import faults
+from holdfast.errors import DeadlineExceeded, InvalidParameter, System
+from holdfast.kernel.confine import DATA, in_private_root
+from holdfast.kernel.path import open_in_root, owned_fd, remove_tree, tree_size_bytes
+from holdfast.process.run import CLEAN_ENVIRONMENT, spawn
+
+MEDIA_TYPE: Final = "application/vnd.oci.image.layer.v1.tar"
+CHUNK: Final = 1 << 20
+
+_TIMEOUT_S: Final = 3600.0
+_MEMORY_BYTES: Final = 1 << 30
+_FREE_RESERVE_BYTES: Final = 64 << 20
+_FREE_CHECK_BYTES: Final = 64 << 20
+_SAID_BYTES: Final = 2000
+
+_PRIVILEGES: Final = "-all,+chown,+dac_override,+fowner,+fsetid,+mknod,+setfcap"
+_CONFINED: Final = ("setpriv", "--no-new-privs", "--inh-caps=-all", f"--bounding-set={_PRIVILEGES}", "--")
+_TAR: Final = (
+    "tar",
+    "--extract",
+    "--verbose",
+    "--file=-",
+    f"--directory={DATA}",
+    "--absolute-names",  # else it puts off links with `..`, and what goes through them fails
+    "--transform=s,^//*,,rhS",
+    "--numeric-owner",
+    "--same-owner",
+    "--same-permissions",
+    "--delay-directory-restore",
+    "--quoting-style=escape",
+    "--warning=no-timestamp",
+    "--xattrs",
+    "--xattrs-include=*",
+    "--xattrs-exclude=trusted.*",  # only overlayfs itself may write these: they redirect and hide files
+    "--xattrs-exclude=security.selinux",
+)
+_DECOMPRESSORS: Final = {
+    "gzip": ("gzip", "--decompress", "--stdout"),
+    "bzip2": ("bzip2", "--decompress", "--stdout"),
+    "xz": ("xz", "--decompress", "--stdout", "--memlimit-decompress=512MiB"),
+    "zstd": ("zstd", "--decompress", "--stdout", "--quiet"),
+}
+_MAGIC: Final = (
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+)
+
+_WHITEOUT: Final = b".wh."
+_WHITEOUT_META: Final = b".wh..wh."
+_OPAQUE: Final = b".wh..wh..opq"
+_OPAQUE_XATTR: Final = "trusted.overlay.opaque"
+_ESCAPE: Final = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
+_ESCAPED: Final = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What came out of a layer: the digest of the uncompressed tar, and the size of its files in bytes."""
+
+    diff_id: str
+    size_bytes: int
+
+
+def compression_of(head: bytes) -> str:
+    """Tell by its first bytes how data is compressed: gzip, bzip2, xz, zstd or "" for none of these. Pure."""
+    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), "")
+
+
+def media_type_of(compression: str) -> str:
+    """The OCI media type of a layer compressed so; bzip2 and xz have none of their own."""
+    return f"{MEDIA_TYPE}+{compression}" if compression in ("gzip", "zstd") else MEDIA_TYPE
+
+
+@contextlib.contextmanager
+def decompressed(path: Path, compression: str) -> Iterator[IO[bytes]]:
+    """Read a compressed file as what it holds. Raises InvalidParameter at the end if the data is damaged."""
+    with open(path, "rb", buffering=0) as source, tempfile.TemporaryDirectory(dir=path.parent) as nothing:
+        errors = _scratch(path.parent)
+        with errors, _killed_at_the_end() as children:
+            child = in_private_root(
+                nothing,
+                lambda: _start(
+                    _DECOMPRESSORS[compression], stdin=source.fileno(), stdout=subprocess.PIPE, stderr=errors.fileno()
+                ),
+            )
+            children.append(child)
+            assert child.stdout is not None
+            with child.stdout as plain:
+                yield plain
+                ended_early = bool(plain.read(1))
+            if child.wait() != 0 and not ended_early:
+                raise InvalidParameter(f"invalid archive: {_said(errors)}")
+
+
+def unpack(blob: Path, destination: Path, *, known_diff_id: str | None = None) -> Unpacked:
+    """Unpack a layer's tar into the empty directory `destination`.
+
+    `known_diff_id` is the digest of the blob itself where the caller has computed it: an uncompressed tar is then not
+    read twice. Needs root. Raises InvalidParameter for a damaged or malicious layer (wrong entries, an attempt to get
+    out), System when the disk refuses or is full. What was written stays in `destination` for the caller to remove.
+    """
+    with (
+        open(blob, "rb", buffering=0) as source,
+        _scratch(destination.parent) as errors,
+        _scratch(destination.parent) as names,
+        _killed_at_the_end() as children,
+    ):
+        compression = compression_of(os.pread(source.fileno(), 8, 0))
+        direct = known_diff_id is not None and not compression
+        plain: IO[bytes] = source
+
+        def start() -> subprocess.Popen[bytes]:
+            nonlocal plain
+            if compression:
+                decompressor = _start(
+                    _DECOMPRESSORS[compression], stdin=source.fileno(), stdout=subprocess.PIPE, stderr=errors.fileno()
+                )
+                children.append(decompressor)
+                assert decompressor.stdout is not None
+                plain = decompressor.stdout
+            child = _start(
+                _TAR,
+                stdin=source.fileno() if direct else subprocess.PIPE,
+                stdout=names.fileno(),
+                stderr=errors.fileno(),
+            )
+            children.append(child)
+            return child
+
+        tar = in_private_root(destination, start)
+        if known_diff_id is not None and direct:
+            _check_room(destination, os.fstat(source.fileno()).st_size)
+            diff_id = known_diff_id
+        else:
+            diff_id = _pump(plain, tar, destination)
+        statuses = [child.wait() for child in children]
+        _raise_failure(statuses, errors, destination)
+        faults.point("image-layer-extracted")
+        names.seek(0)
+        with owned_fd(os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+            apply_whiteouts(root, whiteouts_in(names))
+            return Unpacked(diff_id, tree_size_bytes(root))
+
+
+def whiteouts_in(lines: Iterable[bytes]) -> list[bytes]:
+    """Pick the whiteouts out of tar's list of names, one a line, `\\` escapes as GNU tar writes them. Pure.
+
+    What lies below a whiteout (aufs's `.wh..wh.plnk/`) counts as that whiteout; each is given once.
+    """
+    found = []
+    for line in lines:
+        if _WHITEOUT in line:
+            name = posixpath.normpath(_ESCAPE.sub(_unescape, line.rstrip(b"\n"))).lstrip(b"/")
+            parts = name.split(b"/")
+            first = next((place for place, part in enumerate(parts) if part.startswith(_WHITEOUT)), None)
+            if first is not None:
+                found.append(b"/".join(parts[: first + 1]))
+    return list(dict.fromkeys(found))
+
+
+def apply_whiteouts(root: int, names: Iterable[bytes]) -> None:
+    """Turn `.wh.` files below the directory `root` into what overlayfs understands.
+
+    `.wh.x` hides `x` of the layers below, `.wh..wh..opq` all of them in its directory; other names that begin with
+    `.wh..wh.` are aufs's own and go. A whiteout says nothing about what this layer itself brings: a file stays, a
+    directory becomes opaque. Raises InvalidParameter for one that hides no name, OSError.
+    """
+    for name in names:
+        directory, _, base = name.rpartition(b"/")
+        with owned_fd(open_in_root(root, os.fsdecode(directory) or ".", os.O_RDONLY | os.O_DIRECTORY)) as parent:
+            times = os.stat(parent)
+            with contextlib.suppress(FileNotFoundError):
+                remove_tree(parent, os.fsdecode(base))
+            if base == _OPAQUE:
+                os.setxattr(parent, _OPAQUE_XATTR, b"y")
+            elif not base.startswith(_WHITEOUT_META):
+                _hide(parent, base.removeprefix(_WHITEOUT))
+            os.utime(parent, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def _hide(parent: int, name: bytes) -> None:
+    if name in (b"", b".", b".."):
+        raise InvalidParameter(f"invalid layer: whiteout of {os.fsdecode(name)!r}")
+    try:
+        os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
+    except FileExistsError:
+        if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            with owned_fd(os.open(name, flags, dir_fd=parent)) as own:
+                os.setxattr(own, _OPAQUE_XATTR, b"y")
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    code = match[1]
+    return bytes([int(code, 8) & 0xFF]) if len(code) == 3 else _ESCAPED.get(code, code)
+
+
+def _pump(plain: IO[bytes], tar: subprocess.Popen[bytes], destination: Path) -> str:
+    """Feed tar what `plain` gives and digest it in passing, to the end even if tar stops reading before."""
+    digest = hashlib.sha256()
+    assert tar.stdin is not None
+    unchecked = _FREE_CHECK_BYTES
+    with plain, contextlib.suppress(BrokenPipeError), tar.stdin as sink:
+        while data := plain.read(CHUNK):
+            digest.update(data)
+            unchecked += len(data)
+            if unchecked > _FREE_CHECK_BYTES:
+                _check_room(destination, unchecked)
+                unchecked = 0
+            try:
+                sink.write(data)
+            except BrokenPipeError:
+                while data := plain.read(CHUNK):
+                    digest.update(data)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _check_room(destination: Path, size_bytes: int) -> None:
+    """Stop before the disk is full: other data lives on it."""
+    if shutil.disk_usage(destination).free < min(size_bytes, _FREE_CHECK_BYTES) + _FREE_RESERVE_BYTES:
+        raise System(f"unpack layer: {os.strerror(errno.ENOSPC)}", hint="remove what is not needed, or add room")
+
+
+def _start(argv: tuple[str, ...], *, stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
+    child = spawn([*_CONFINED, *argv], env=CLEAN_ENVIRONMENT, stdin=stdin, stdout=stdout, stderr=stderr)
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(child.pid, resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+        resource.prlimit(child.pid, resource.RLIMIT_CORE, (0, 0))
+    return child
+
+
+def _scratch(directory: Path) -> IO[bytes]:
+    return tempfile.TemporaryFile(dir=directory)
+
+
+@contextlib.contextmanager
+def _killed_at_the_end() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Collect children; whatever still runs at the end of the block, or after the time limit, is killed."""
+    children: list[subprocess.Popen[bytes]] = []
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        for child in children:
+            child.kill()
+
+    timer = threading.Timer(_TIMEOUT_S, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield children
+    except Exception as error:
+        if late.is_set():
+            raise DeadlineExceeded(f"unpack layer: given up after {_TIMEOUT_S:g} s") from error
+        raise
+    finally:
+        timer.cancel()
+        for child in children:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+            for stream in (child.stdin, child.stdout):
+                if stream is not None:
+                    with contextlib.suppress(OSError):
+                        stream.close()
+
+
+def _raise_failure(statuses: list[int], errors: IO[bytes], destination: Path) -> None:
+    if not any(statuses):
+        return
+    said = _said(errors)
+    if os.strerror(errno.ENOSPC) in said or os.strerror(errno.EDQUOT) in said:
+        raise System(f"unpack layer: {said}")
+    _check_room(destination, 0)
+    raise InvalidParameter(f"invalid layer: {said or statuses}")
+
+
+def _said(errors: IO[bytes]) -> str:
+    """The first thing a program complained about; later ones are mostly consequences."""
+    errors.seek(0)
+    text = errors.read(_SAID_BYTES).decode(errors="replace").strip()
+    return text.partition("\n")[0]
