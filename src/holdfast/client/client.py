@@ -18,6 +18,7 @@ class Client:
 
     def __init__(self, url: str, *, tls: Tls | None = None) -> None:
         """Raises BadAddress for an address that is none."""
+        self._tls = tls
         self.transport = Transport(parse_url(url, tls=tls is not None), tls)
         self.volumes = Volumes(self.transport)
         self.containers = Containers(self.transport)
@@ -28,6 +29,10 @@ class Client:
     def url(self) -> str:
         """The engine's address, in full."""
         return self.transport.address.url
+
+    def twin(self) -> Client:
+        """Another client of the same engine, for another thread or a signal handler."""
+        return Client(self.url, tls=self._tls)
 
     def close(self) -> None:
         """Close what is open."""

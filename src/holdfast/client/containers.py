@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from holdfast.client.document import Document, decode
 from holdfast.client.http import Response
 from holdfast.client.transport import Hijacked, Transport, segment
+from holdfast.errors import System
 
 Filters = Mapping[str, list[str]]
 
@@ -17,11 +18,18 @@ class Waiting:
     def __init__(self, response: Response) -> None:
         self._response = response
 
-    def result(self) -> Document:
-        """Block until the condition is met: `StatusCode`, and `Error` if waiting itself failed."""
+    def abandon(self) -> None:
+        """Wait no longer."""
+        self._response.close()
+
+    def exit_code(self) -> int:
+        """Block until the condition is met; the exit code. Raises System when waiting itself failed."""
         with self._response as response:
             answer = decode(response.read())
-        return Document(answer if isinstance(answer, dict) else {})
+        result = Document(answer if isinstance(answer, dict) else {})
+        if failure := result.document("Error").text("Message"):
+            raise System(failure)
+        return result.number("StatusCode")
 
 
 class Containers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, Self
 from urllib.parse import quote, urlencode
 
 from holdfast import errors
@@ -32,37 +32,55 @@ _ERRORS: dict[int, type[EngineError]] = {
 class Hijacked:
     """A connection that an attach or exec took over: bytes both ways, no more HTTP.
 
-    `multiplexed` says whether what is read is framed (no terminal) or raw (a terminal).
+    One thread may read while another writes.
     """
 
-    def __init__(self, connection: Connection, *, multiplexed: bool) -> None:
-        self.socket = connection.socket
-        self.reader = connection.reader
-        self.multiplexed = multiplexed
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._socket = connection.socket
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def chunks(self) -> Iterator[bytes]:
+        """What the process writes, as it comes: framed unless it has a terminal. Ends when the engine closes."""
+        try:
+            while data := self._connection.reader.read1(1 << 16):
+                yield data
+        except ConnectionResetError:
+            return
 
     def write(self, data: bytes) -> None:
-        """Send to the process's stdin."""
-        self.socket.sendall(data)
+        """Send to the process's stdin. Raises OSError when nobody reads any more."""
+        self._socket.sendall(data)
 
     def end_input(self) -> None:
         """Tell the process that its stdin ends; its output goes on.
 
         Does nothing over TLS: Python's ssl cannot close one direction only.
         """
-        if type(self.socket) is socket.socket:
-            try:
-                self.socket.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass  # the engine was first
+        if type(self._socket) is socket.socket:
+            self._shutdown(socket.SHUT_WR)
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+    def leave(self) -> None:
+        """Stop taking part; a reader in another thread comes to its end."""
+        self._shutdown(socket.SHUT_RDWR)
+
+    def _shutdown(self, how: int) -> None:
+        try:
+            self._socket.shutdown(how)
+        except OSError:
+            pass  # the engine was first
 
 
 class Transport:
-    """Sends requests; keeps one idle connection for the next one. For one thread at a time."""
+    """Sends requests; keeps one idle connection for the next one.
+
+    For one thread; a signal handler in it may send requests of its own in between.
+    """
 
     def __init__(self, address: Address, tls: Tls | None = None) -> None:
         self.address = address
@@ -80,7 +98,7 @@ class Transport:
         connection = self._take()
         response = _exchange(connection, method, path, query, document)
         body = response.read()
-        if response.reusable:
+        if response.reusable and self._idle is None:
             self._idle = connection
         else:
             connection.close()
@@ -133,7 +151,7 @@ class Transport:
         if response.status >= 300:
             with response:
                 raise_for(response.status, response.read())
-        return Hijacked(connection, multiplexed="multiplexed" in response.headers.get("content-type", ""))
+        return Hijacked(connection)
 
     def _take(self) -> Connection:
         idle, self._idle = self._idle, None

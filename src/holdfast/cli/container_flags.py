@@ -1,0 +1,171 @@
+"""The flags of `run` and `create`, and where each goes in the request.
+
+Most flags are one field of the API: the table says which. What needs a decision is in container_body.
+Source: docs.docker.com, "docker container run"; Docker Engine API, ContainerCreate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from holdfast.cli.command import Checked
+from holdfast.cli.human import parse_duration, parse_size
+from holdfast.cli.mount_flag import parse_mount
+
+
+def _cpus(text: str) -> int:
+    try:
+        return round(float(text) * 1e9)
+    except ValueError:
+        raise ValueError(f"failed to parse {text} as a rational number") from None
+
+
+def _swap(text: str) -> int:
+    return -1 if text == "-1" else parse_size(text)
+
+
+def _duration(text: str) -> int:
+    nanoseconds = parse_duration(text)
+    if nanoseconds is None:
+        raise ValueError(f'time: invalid duration "{text}"')
+    return nanoseconds
+
+
+def _ulimit(text: str) -> dict[str, object]:
+    name, given, values = text.partition("=")
+    soft, both, hard = values.partition(":")
+    try:
+        if not given:
+            raise ValueError
+        return {"Name": name, "Soft": int(soft), "Hard": int(hard if both else soft)}
+    except ValueError:
+        raise ValueError(f"invalid ulimit argument: {text}") from None
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    return key, value
+
+
+BYTES = Checked("BYTES", parse_size)
+DURATION = Checked("DURATION", _duration)
+PAIR = Checked("KEY=VALUE", _pair)
+TEXT, NUMBER, SWITCH = click.STRING, click.INT, click.BOOL
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag: its spellings, its field in the request (`""`: container_body decides), its type and help."""
+
+    names: str
+    sends: str
+    type: click.ParamType[Any]
+    help: str
+    many: bool = False
+
+    @property
+    def key(self) -> str:
+        """The name under which click hands the value over."""
+        longest = max(self.names.split(), key=len)
+        return longest.lstrip("-").replace("-", "_")
+
+    def option(self) -> Callable[[Any], Any]:
+        """The flag as a click option."""
+        if self.type is SWITCH:
+            return click.option(self.key, *self.names.split(), is_flag=True, help=self.help)
+        return click.option(self.key, *self.names.split(), type=self.type, multiple=self.many, help=self.help)
+
+
+FLAGS = (
+    Flag("--add-host", "", TEXT, "Host name and address: name:address", many=True),
+    Flag("--annotation", "HostConfig.Annotations", PAIR, "Annotation for the OCI runtime", many=True),
+    Flag("-a --attach", "", TEXT, "Attach only stdin, stdout or stderr", many=True),
+    Flag("--cap-add", "HostConfig.CapAdd", TEXT, "Add a Linux capability", many=True),
+    Flag("--cap-drop", "HostConfig.CapDrop", TEXT, "Drop a Linux capability", many=True),
+    Flag("--cgroup-parent", "HostConfig.CgroupParent", TEXT, "Parent cgroup"),
+    Flag("--cgroupns", "HostConfig.CgroupnsMode", TEXT, "Cgroup namespace: host or private"),
+    Flag("--cidfile", "", TEXT, "Write the container's id to this file"),
+    Flag("--cpu-period", "HostConfig.CpuPeriod", NUMBER, "CFS period in microseconds"),
+    Flag("--cpu-quota", "HostConfig.CpuQuota", NUMBER, "CFS quota in microseconds"),
+    Flag("-c --cpu-shares", "HostConfig.CpuShares", NUMBER, "Relative weight of CPU time"),
+    Flag("--cpus", "HostConfig.NanoCpus", Checked("NUMBER", _cpus), "Number of CPUs, such as 1.5"),
+    Flag("--cpuset-cpus", "HostConfig.CpusetCpus", TEXT, "CPUs to run on, such as 0-3"),
+    Flag("--cpuset-mems", "HostConfig.CpusetMems", TEXT, "Memory nodes to use"),
+    Flag("--detach-keys", "", TEXT, "Keys that detach, such as ctrl-p,ctrl-q"),
+    Flag("--device", "", TEXT, "Device: host path[:path[:rwm]]", many=True),
+    Flag("--dns", "HostConfig.Dns", TEXT, "DNS server", many=True),
+    Flag("--dns-option", "HostConfig.DnsOptions", TEXT, "DNS option", many=True),
+    Flag("--dns-search", "HostConfig.DnsSearch", TEXT, "DNS search domain", many=True),
+    Flag("--domainname", "Domainname", TEXT, "NIS domain name"),
+    Flag("--entrypoint", "", TEXT, "Program to run instead of the image's entrypoint"),
+    Flag("-e --env", "", TEXT, "Environment: NAME=VALUE, or NAME to pass ours on", many=True),
+    Flag("--env-file", "", TEXT, "File of environment variables", many=True),
+    Flag("--expose", "", TEXT, "Port or range that the container offers", many=True),
+    Flag("--group-add", "HostConfig.GroupAdd", TEXT, "Additional group", many=True),
+    Flag("--health-cmd", "", TEXT, "Command that checks health"),
+    Flag("--health-interval", "", DURATION, "Time between checks"),
+    Flag("--health-retries", "", NUMBER, "Failures in a row that mean unhealthy"),
+    Flag("--health-start-interval", "", DURATION, "Time between checks while starting"),
+    Flag("--health-start-period", "", DURATION, "Time in which failures do not count"),
+    Flag("--health-timeout", "", DURATION, "Time that a check may take"),
+    Flag("-h --hostname", "Hostname", TEXT, "Host name inside"),
+    Flag("--init", "HostConfig.Init", SWITCH, "Run an init that forwards signals and reaps processes"),
+    Flag("-i --interactive", "OpenStdin", SWITCH, "Keep stdin open"),
+    Flag("--ip", "", TEXT, "IPv4 address"),
+    Flag("--ip6", "", TEXT, "IPv6 address"),
+    Flag("--ipc", "HostConfig.IpcMode", TEXT, "IPC namespace"),
+    Flag("-l --label", "", TEXT, "Label: KEY=VALUE", many=True),
+    Flag("--label-file", "", TEXT, "File of labels", many=True),
+    Flag("--log-driver", "", TEXT, "Logging driver"),
+    Flag("--log-opt", "", PAIR, "Option for the logging driver", many=True),
+    Flag("--mac-address", "", TEXT, "MAC address"),
+    Flag("-m --memory", "HostConfig.Memory", BYTES, "Limit of memory, such as 512m"),
+    Flag("--memory-reservation", "HostConfig.MemoryReservation", BYTES, "Soft limit of memory"),
+    Flag("--memory-swap", "HostConfig.MemorySwap", Checked("BYTES", _swap), "Memory and swap together; -1: unlimited"),
+    Flag("--mount", "HostConfig.Mounts", Checked("MOUNT", parse_mount), "Mount: type=volume,src=,dst=,...", many=True),
+    Flag("--name", "", TEXT, "Name of the container"),
+    Flag("--network --net", "", TEXT, "Network to connect to: bridge, none, host, container:NAME or a name", many=True),
+    Flag("--network-alias", "", TEXT, "Another name on the network", many=True),
+    Flag("--no-healthcheck", "", SWITCH, "No health checks, whatever the image says"),
+    Flag("--oom-kill-disable", "HostConfig.OomKillDisable", SWITCH, "Do not kill when out of memory"),
+    Flag("--oom-score-adj", "HostConfig.OomScoreAdj", NUMBER, "How willingly to kill when out of memory"),
+    Flag("--pid", "HostConfig.PidMode", TEXT, "PID namespace"),
+    Flag("--pids-limit", "HostConfig.PidsLimit", NUMBER, "Limit of processes; -1: unlimited"),
+    Flag("--platform", "", TEXT, "Platform, such as linux/arm64"),
+    Flag("--privileged", "HostConfig.Privileged", SWITCH, "Give every privilege"),
+    Flag("-p --publish", "", TEXT, "Publish: [[address:]host port:]port[/protocol]", many=True),
+    Flag("-P --publish-all", "HostConfig.PublishAllPorts", SWITCH, "Publish all exposed ports to free ones"),
+    Flag("--pull", "", click.Choice(["always", "missing", "never"]), "When to fetch the image: always, missing, never"),
+    Flag("-q --quiet", "", SWITCH, "No output while pulling"),
+    Flag("--read-only", "HostConfig.ReadonlyRootfs", SWITCH, "Mount the root file system read-only"),
+    Flag("--restart", "", TEXT, "Restart policy: no, always, unless-stopped, on-failure[:N]"),
+    Flag("--rm", "HostConfig.AutoRemove", SWITCH, "Remove it and its anonymous volumes when it ends"),
+    Flag("--runtime", "HostConfig.Runtime", TEXT, "OCI runtime"),
+    Flag("--security-opt", "", TEXT, "Security option", many=True),
+    Flag("--shm-size", "HostConfig.ShmSize", BYTES, "Size of /dev/shm"),
+    Flag("--stop-signal", "StopSignal", TEXT, "Signal that stops it"),
+    Flag("--stop-timeout", "StopTimeout", NUMBER, "Seconds from that signal to SIGKILL"),
+    Flag("--storage-opt", "HostConfig.StorageOpt", PAIR, "Storage option", many=True),
+    Flag("--sysctl", "HostConfig.Sysctls", PAIR, "Kernel parameter", many=True),
+    Flag("--tmpfs", "", TEXT, "tmpfs: path[:options]", many=True),
+    Flag("-t --tty", "Tty", SWITCH, "Allocate a terminal"),
+    Flag("--ulimit", "HostConfig.Ulimits", Checked("ULIMIT", _ulimit), "Limit: name=soft[:hard]", many=True),
+    Flag("-u --user", "User", TEXT, "User: name|id[:group|id]"),
+    Flag("--userns", "HostConfig.UsernsMode", TEXT, "User namespace"),
+    Flag("--uts", "HostConfig.UTSMode", TEXT, "UTS namespace"),
+    Flag("-v --volume", "", TEXT, "Volume or path: [name|path:]path[:options]", many=True),
+    Flag("--volume-driver", "HostConfig.VolumeDriver", TEXT, "Driver for the volumes of -v"),
+    Flag("--volumes-from", "HostConfig.VolumesFrom", TEXT, "Mount the volumes of another container", many=True),
+    Flag("-w --workdir", "WorkingDir", TEXT, "Working directory"),
+)
+
+
+def container_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Add all of them to a command."""
+    for flag in reversed(FLAGS):
+        function = flag.option()(function)
+    return function

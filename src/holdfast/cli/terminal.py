@@ -1,0 +1,86 @@
+"""The terminal on this side: its size, its raw mode, the keys that detach."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import termios
+import tty
+from collections.abc import Callable, Iterator
+
+DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
+
+
+def terminal_size(descriptor: int) -> tuple[int, int] | None:
+    """Rows and columns; None where there is no terminal."""
+    try:
+        size = os.get_terminal_size(descriptor)
+    except OSError:
+        return None
+    return (size.lines, size.columns) if size.lines and size.columns else None
+
+
+@contextlib.contextmanager
+def raw_mode(descriptor: int) -> Iterator[None]:
+    """Pass every key on as it is pressed; the old settings come back at the end."""
+    before = termios.tcgetattr(descriptor)
+    tty.setraw(descriptor)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+@contextlib.contextmanager
+def following_size(descriptor: int, resize: Callable[[int, int], None]) -> Iterator[None]:
+    """Call `resize(rows, columns)` whenever the terminal's size changes."""
+
+    def changed(*_: object) -> None:
+        if size := terminal_size(descriptor):
+            resize(*size)
+
+    before = signal.signal(signal.SIGWINCH, changed)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, before)
+
+
+def parse_keys(text: str) -> bytes:
+    """The bytes of a key sequence such as `ctrl-p,ctrl-q` or `a,b`. Raises ValueError."""
+    out = bytearray()
+    for key in text.split(","):
+        if len(key) == 1:
+            out += key.encode()
+            continue
+        name = key.removeprefix("ctrl-")
+        if name == key or len(name) != 1 or not (name in "@[\\]^_" or "a" <= name <= "z"):
+            raise ValueError(f'invalid detach keys ({text}): Unknown character: "{key}"')
+        out.append(ord(name.upper()) - 64)
+    return bytes(out)
+
+
+class KeyWatch:
+    """Finds the detach keys in what is typed; they may arrive one at a time."""
+
+    def __init__(self, keys: bytes) -> None:
+        self._keys = keys
+        self._matched = 0
+
+    def take(self, typed: bytes) -> tuple[bytes, bool]:
+        """What to pass on, and whether the keys are complete. A sequence broken off is passed on after all."""
+        out = bytearray()
+        for byte in typed:
+            if self._keys and byte == self._keys[self._matched]:
+                self._matched += 1
+                if self._matched == len(self._keys):
+                    return bytes(out), True
+                continue
+            out += self._keys[: self._matched]
+            self._matched = 0
+            if self._keys and byte == self._keys[0] and len(self._keys) > 1:
+                self._matched = 1
+            else:
+                out.append(byte)
+        return bytes(out), False
