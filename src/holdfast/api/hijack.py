@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
+from holdfast.api.output import Output
 from holdfast.api.request import ClientGone
 
 _BACKLOG_BYTES = 64 << 10
@@ -22,14 +23,6 @@ class Wire(Protocol):
         """Read from the client again."""
         ...
 
-    def send(self, data: bytes) -> None:
-        """Queue bytes for the client."""
-        ...
-
-    async def drain(self) -> None:
-        """Wait until little is queued. Raises ClientGone."""
-        ...
-
     def finish(self) -> None:
         """Close once everything queued was sent."""
         ...
@@ -42,11 +35,12 @@ class HijackedStream:
     done only when the client is gone altogether.
     """
 
-    __slots__ = ("_backlog_bytes", "_chunks", "_closed", "_ended", "_waiter", "_wire", "disconnected")
+    __slots__ = ("_backlog_bytes", "_chunks", "_closed", "_ended", "_output", "_waiter", "_wire", "disconnected")
 
-    def __init__(self, wire: Wire, early: bytes, *, ended: bool) -> None:
+    def __init__(self, wire: Wire, output: Output, early: bytes, *, ended: bool) -> None:
         self.disconnected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wire = wire
+        self._output = output
         self._chunks: deque[bytes] = deque()
         self._backlog_bytes = 0
         self._ended = ended
@@ -76,8 +70,8 @@ class HijackedStream:
         """Send bytes; waits while the client does not read. Raises ClientGone."""
         if self._closed or self.disconnected.done():
             raise ClientGone
-        self._wire.send(data)
-        await self._wire.drain()
+        self._output.write(data)
+        await self._output.drain()
 
     def close(self) -> None:
         """Send what is queued, then close both sides. Closing again does nothing."""

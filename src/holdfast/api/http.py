@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from holdfast import log
 from holdfast.api.framing import HEAD_LIMIT_BYTES, BadRequest, Body, body_of, parse_head
 from holdfast.api.hijack import HijackedStream
+from holdfast.api.output import Output
 from holdfast.api.request import ClientGone, Request
 from holdfast.api.response import Response, StreamResponse, encode_head, encode_hijack_head
 from holdfast.api.router import Handler, Match
@@ -24,8 +25,6 @@ logger = log.get(__name__)
 HEAD_DEADLINE_S = 60.0
 _LINGER_S = 2.0
 _HELD_BYTES = 64 << 10
-_COPIED_BYTES = 64 << 10
-_WRITE_BACKLOG_BYTES = 256 << 10
 
 
 class Connection(asyncio.Protocol):
@@ -37,10 +36,8 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_closing",
-        "_drain_waiter",
         "_expects_continue",
         "_head",
-        "_head_sent",
         "_head_timer",
         "_held",
         "_input_ended",
@@ -48,6 +45,7 @@ class Connection(asyncio.Protocol):
         "_lingering",
         "_loop",
         "_lost",
+        "_output",
         "_request",
         "_scanned",
         "_server",
@@ -55,13 +53,13 @@ class Connection(asyncio.Protocol):
         "_streaming",
         "_task",
         "_transport",
-        "_write_paused",
     )
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
         self._loop = loop
         self._transport: asyncio.Transport
+        self._output: Output
         self._held = b""  # not yet taken: a partial head, or what came behind the request in progress
         self._scanned = 0
         self._head: Head | None = None
@@ -70,23 +68,20 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._stream: HijackedStream | None = None
         self._head_timer: asyncio.TimerHandle | None = None
-        self._drain_waiter: asyncio.Future[None] | None = None
         self._expects_continue = False
-        self._head_sent = False
         self._streaming = False
         self._closing = False
         self._lingering = False
         self._lost = False
         self._input_ended = False
         self._input_paused = False
-        self._write_paused = False
 
     # -- what the event loop tells us ----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=_WRITE_BACKLOG_BYTES)
+        self._output = Output(self._transport, self._loop)
         self._server.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -118,7 +113,7 @@ class Connection(asyncio.Protocol):
             if self._body is not None:
                 self._request.fail(ClientGone())
             self._note_disconnect()
-        return not self._server.is_tls(self._transport)
+        return True
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """End everything that hangs on this connection."""
@@ -132,18 +127,15 @@ class Connection(asyncio.Protocol):
             self._note_disconnect()
         if self._stream is not None:
             self._stream.lose()
-        if self._drain_waiter is not None and not self._drain_waiter.done():
-            self._drain_waiter.set_exception(ClientGone())
+        self._output.lose()
 
     def pause_writing(self) -> None:
         """Note that the client does not read."""
-        self._write_paused = True
+        self._output.pause()
 
     def resume_writing(self) -> None:
         """Note that the client reads again."""
-        self._write_paused = False
-        if self._drain_waiter is not None and not self._drain_waiter.done():
-            self._drain_waiter.set_result(None)
+        self._output.resume()
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -191,7 +183,7 @@ class Connection(asyncio.Protocol):
         )
         self._head = head
         self._request = request
-        self._head_sent = False
+        self._output.began = False
         self._expects_continue = body is not None and head.headers.get("expect", "").lower() == "100-continue"
         if body is not None:
             self._body = body
@@ -236,67 +228,31 @@ class Connection(asyncio.Protocol):
             await self._answer(request, answer)
 
     async def _answer(self, request: Request, answer: Response | StreamResponse) -> None:
-        if isinstance(answer, StreamResponse):
-            try:
-                if not self._lost:
-                    await self._send_stream(request, answer)
-            finally:
-                await answer.close()
+        if isinstance(answer, Response):
+            if not self._lost:
+                self._send(request, answer)
+                await self._output.drain()
             return
-        if self._lost:
-            return
-        self._send_whole(request, answer)
-        if self._write_paused:
-            await self.drain()
-
-    def _send_whole(self, request: Request, answer: Response) -> None:
-        status, body = answer.status, answer.body
-        bodiless = status in {204, 304}
-        framing = "" if bodiless else f"Content-Length: {len(body)}\r\n"
-        self._head_sent = True
-        head = encode_head(status, answer.headers, framing + self._connection_header())
-        if bodiless or request.method == "HEAD":
-            self._transport.write(head)
-        elif len(body) <= _COPIED_BYTES:
-            self._transport.write(head + body)
-        else:
-            self._transport.write(head)
-            self._transport.write(body)
-
-    async def _send_stream(self, request: Request, answer: StreamResponse) -> None:
         assert self._head is not None
         chunked = not self._head.is_http_1_0
-        if not chunked:
-            self._closing = True
-        framing = "Transfer-Encoding: chunked\r\n" if chunked else ""
-        self._head_sent = True
+        self._closing = self._closing or not chunked
         self._streaming = True
-        self._transport.write(encode_head(answer.status, answer.headers, framing + self._connection_header()))
-        pump = self._loop.create_task(self._pump(answer, chunked=chunked, silent=request.method == "HEAD"))
         try:
-            # The items may come from anywhere and wait for anything, so it is the pump that is cancelled.
-            await asyncio.wait((pump, request.disconnected), return_when=asyncio.FIRST_COMPLETED)
-            if pump.done():
-                pump.result()
+            if not self._lost:
+                await self._output.stream(
+                    answer,
+                    connection=self._connection_header(),
+                    chunked=chunked,
+                    head_only=request.method == "HEAD",
+                    stop=request.disconnected,
+                )
         finally:
             self._streaming = False
-            if not pump.done():
-                pump.cancel()
-                await asyncio.wait((pump,))
-                if not pump.cancelled():
-                    pump.exception()  # nobody is left to tell; asking keeps asyncio from reporting it
             self._closing = self._closing or request.disconnected.done()
+            await answer.close()
 
-    async def _pump(self, answer: StreamResponse, *, chunked: bool, silent: bool) -> None:
-        if silent:
-            return
-        async for item in answer.items:
-            if item:
-                self._transport.write(b"%x\r\n%b\r\n" % (len(item), item) if chunked else item)
-                if self._write_paused:
-                    await self.drain()
-        if chunked:
-            self._transport.write(b"0\r\n\r\n")
+    def _send(self, request: Request, answer: Response) -> None:
+        self._output.send(answer, connection=self._connection_header(), head_only=request.method == "HEAD")
 
     def _connection_header(self) -> str:
         assert self._head is not None
@@ -316,9 +272,9 @@ class Connection(asyncio.Protocol):
                 extra={"method": request.method, "path": request.path},
                 exc_info=(type(error), error, error.__traceback__),
             )
-            if not (self._lost or self._head_sent or self._stream is not None):
+            if not (self._lost or self._output.began or self._stream is not None):
                 text = str(error).partition("\n")[0] or type(error).__name__
-                self._send_whole(request, message_response(500, text))
+                self._send(request, message_response(500, text))
                 clean = True
         self._request = None
         self._task = None
@@ -385,11 +341,10 @@ class Connection(asyncio.Protocol):
         assert request is self._request
         assert self._stream is None
         early, self._held = self._held, b""
-        self._head_sent = True
         self._transport.write(
             encode_hijack_head(content_type, upgrade=request.wants_upgrade, engine_headers=engine_headers)
         )
-        self._stream = HijackedStream(self, early, ended=self._input_ended)
+        self._stream = HijackedStream(self, self._output, early, ended=self._input_ended)
         if self._input_ended:
             self._server.hangups.watch(self._transport, self._hung_up)
         elif len(early) <= _HELD_BYTES:
@@ -407,20 +362,6 @@ class Connection(asyncio.Protocol):
         if self._input_paused and not self._lost:
             self._input_paused = False
             self._transport.resume_reading()
-
-    def send(self, data: bytes) -> None:
-        """Queue bytes for the client."""
-        self._transport.write(data)
-
-    async def drain(self) -> None:
-        """Wait until little is queued. Raises ClientGone."""
-        if self._lost:
-            raise ClientGone
-        if self._write_paused:
-            if self._drain_waiter is None or self._drain_waiter.done():
-                self._drain_waiter = self._loop.create_future()
-            # Several writers may wait for the same moment; a cancelled one must not take the future with it.
-            await asyncio.shield(self._drain_waiter)
 
     def finish(self) -> None:
         """Close once everything queued was sent."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from holdfast import log
 from holdfast.api.http import Connection
+from holdfast.api.tls import TlsTransport
 from holdfast.errors import Conflict, InvalidParameter, System
 
 if TYPE_CHECKING:
@@ -43,24 +44,22 @@ class Server:
     async def listen(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
         """Accept on `sockets`; those that are not unix sockets need `tls`. Raises InvalidParameter."""
         loop = asyncio.get_running_loop()
-        for sock in sockets:
-            is_unix = sock.family == socket.AF_UNIX
-            if not is_unix and tls is None:
-                raise InvalidParameter("refusing to listen on TCP without TLS client verification")
+        if (tls is None or tls.verify_mode != ssl.CERT_REQUIRED) and any(
+            sock.family != socket.AF_UNIX for sock in sockets
+        ):
+            raise InvalidParameter("refusing to listen on TCP without TLS client verification")
+
+        def plain() -> Connection:
+            return Connection(self, loop)
+
+        def encrypted() -> TlsTransport:
+            assert tls is not None
+            return TlsTransport(tls, Connection(self, loop), loop)
+
         for sock in sockets:
             sock.setblocking(False)
-            self._listeners.append(
-                await loop.create_server(
-                    lambda: Connection(self, loop),
-                    sock=sock,
-                    backlog=BACKLOG,
-                    ssl=None if sock.family == socket.AF_UNIX else tls,
-                )
-            )
-
-    def is_tls(self, transport: asyncio.BaseTransport) -> bool:
-        """Whether a connection is encrypted."""
-        return transport.get_extra_info("sslcontext") is not None
+            factory: Callable[[], asyncio.Protocol] = plain if sock.family == socket.AF_UNIX else encrypted
+            self._listeners.append(await loop.create_server(factory, sock=sock, backlog=BACKLOG))
 
     async def stop(self, grace_s: float) -> None:
         """Stop accepting, give running requests `grace_s` seconds, then close every connection.
