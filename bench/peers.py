@@ -24,8 +24,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bench.engines import Connection, Peer, machine, peers
-from tests.support.archives import busybox_layer, docker_archive
 from tests.support.engine import PROJECT
+from tests.support.images import busybox_image, docker_archive, image
 
 FOLDER = PROJECT / "build" / "bench"
 
@@ -252,7 +252,7 @@ def seeded_image(files: int, big_mb: int) -> bytes:
             info = tarfile.TarInfo("seed/big")
             info.size = big_mb << 20
             tar.addfile(info, io.BytesIO(os.urandom(1 << 20) * big_mb))
-    return docker_archive("bench-seed:latest", [busybox_layer(["true"]), out.getvalue()])
+    return docker_archive([image([*busybox_image().layers, out.getvalue()], tags=["bench-seed:latest"])])
 
 
 def filling(bench: Bench) -> None:

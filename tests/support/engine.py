@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.images import busybox_archive as busybox_archive
+
 PROJECT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(sys.prefix) / "bin" / "holdfast"
 PATH = f"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{PROJECT}/build/peers/root/usr/bin"
@@ -102,7 +104,7 @@ class Engine:
             environment["HOLDFAST_FAULTS"] = faults
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._enter(), str(PROGRAM), "daemon"],
+                [*self.enter(), str(PROGRAM), "daemon"],
                 env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )
         deadline = time.monotonic() + wait_s
@@ -168,7 +170,7 @@ class Engine:
             _remove_cgroups(root)
         _remove_cgroups(Path("/sys/fs/cgroup" + self.cgroup_parent))
 
-    def _enter(self) -> list[str]:
+    def enter(self) -> list[str]:
         """The command that puts a program into the engine's namespaces."""
         if not self.isolated:
             return []
@@ -222,10 +224,11 @@ class Engine:
 
     def inside(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Any program in the engine's namespaces, to see its mounts and reach its addresses."""
-        return self._client([*self._enter(), *arguments], check, b"")
+        return self._client([*self.enter(), *arguments], check, b"")
 
-    def _client(self, argv: Sequence[str], check: bool, stdin: bytes) -> subprocess.CompletedProcess[str]:
-        environment = {
+    def client_environment(self) -> dict[str, str]:
+        """The environment in which clients find this engine and no other."""
+        return {
             "PATH": PATH,
             "LANG": "C.UTF-8",
             "HOME": str(self.folder),
@@ -233,7 +236,9 @@ class Engine:
             "DOCKER_HOST": f"unix://{self.socket_path}",
             "HOLDFAST_SOCKET": str(self.socket_path),
         }
-        done = subprocess.run(argv, env=environment, input=stdin, capture_output=True, timeout=100, check=False)
+
+    def _client(self, argv: Sequence[str], check: bool, stdin: bytes) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(argv, env=self.client_environment(), input=stdin, capture_output=True, timeout=100, check=False)
         out, errors = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
         if check:
             assert done.returncode == 0, f"{' '.join(argv)}: {done.returncode}\n{out}{errors}\n{self.log_tail(20)}"
@@ -241,25 +246,13 @@ class Engine:
 
     def load_busybox(self) -> None:
         """Make busybox:latest, from the machine's own busybox-static."""
-        archive = busybox_archive()
-        self.call("POST", "/images/load?quiet=1", raw=archive.read_bytes())
+        self.call("POST", "/images/load?quiet=1", raw=busybox_archive().read_bytes())
 
     def log_tail(self, lines: int = 40) -> str:
         """The end of its log."""
         if not self.log_path.exists():
             return "(no log)"
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
-
-
-def busybox_archive() -> Path:
-    """The docker-archive of busybox:latest, made once."""
-    archive = PROJECT / "build" / "busybox.tar"
-    if not archive.exists():
-        archive.parent.mkdir(exist_ok=True)
-        partial = archive.with_suffix(f".{os.getpid()}")
-        subprocess.run([sys.executable, PROJECT / "scripts" / "busybox-image.py", partial], check=True)
-        partial.rename(archive)
-    return archive
 
 
 @contextlib.contextmanager

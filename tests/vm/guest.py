@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.archives import busybox_layer, docker_archive, layer
 from tests.support.engine import Engine
+from tests.support.images import busybox_image, docker_archive, file_entry, image, layer
 from tests.vm import servers
 
 STATE = Path("/state")
@@ -111,10 +111,11 @@ def publishing_without_nf_tables_is_refused_clearly(engine: Engine) -> None:
 @check
 def many_layers_make_one_root(engine: Engine) -> None:
     """This kernel has no lowerdir+: 60 layers must all be there, and what a layer takes away must be gone."""
-    layers = [busybox_layer(["sh", "cat", "ls"])]
-    layers += [layer({f"many/layer-{number}": str(number).encode()}) for number in range(60)]
-    layers.append(layer({"many/.wh.layer-7": b"", "many/layer-8": b"changed"}))
-    engine.call("POST", "/images/load?quiet=1", raw=docker_archive("many:latest", layers))
+    layers = list(busybox_image().layers)
+    layers += [layer([file_entry(f"many/layer-{number}", str(number).encode())]) for number in range(60)]
+    layers.append(layer([file_entry("many/.wh.layer-7"), file_entry("many/layer-8", b"changed")]))
+    archive = docker_archive([image(layers, tags=["many:latest"])])
+    engine.call("POST", "/images/load?quiet=1", raw=archive)
     code, text = run(engine, ["sh", "-c", "ls /many; cat /many/layer-8"], image="many")
     assert code == 0, text
     names = text.splitlines()
