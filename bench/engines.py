@@ -18,7 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.support.engine import PROJECT, Engine, busybox_archive
+from tests.support.engine import PROJECT, Engine
+from tests.support.images import busybox_archive
 
 PEER_ROOT = PROJECT / "build" / "peers" / "root" / "usr"
 DOCKERD_PATH = f"{PEER_ROOT}/bin:{PEER_ROOT}/sbin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine import PROJECT, Engine, busybox_archive
+from tests.support.engine import PROJECT, Engine
+from tests.support.images import busybox_archive
 from tests.support.state import assert_consistent, assert_empty
 
 pytestmark = [pytest.mark.fault, pytest.mark.kernel]

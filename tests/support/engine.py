@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.images import busybox_archive as busybox_archive
+from tests.support.images import busybox_archive
 
 PROJECT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(sys.prefix) / "bin" / "holdfast"
@@ -238,7 +238,8 @@ class Engine:
         }
 
     def _client(self, argv: Sequence[str], check: bool, stdin: bytes) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(argv, env=self.client_environment(), input=stdin, capture_output=True, timeout=100, check=False)
+        environment = self.client_environment()
+        done = subprocess.run(argv, env=environment, input=stdin, capture_output=True, timeout=100, check=False)
         out, errors = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
         if check:
             assert done.returncode == 0, f"{' '.join(argv)}: {done.returncode}\n{out}{errors}\n{self.log_tail(20)}"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import busybox_archive
 from tests.support.guest import Guest, architecture_has_guest, find_kernel, make_disk
+from tests.support.images import busybox_archive
 from tests.vm.guest import CHECKS, SHARE_CHECKS
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
