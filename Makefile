@@ -31,7 +31,7 @@ bench: ## Measure against Docker Engine, fetched into build/ (root)
 
 soak: ## Kill the engine at random for SOAK_SECONDS (600), checking that nothing is lost (root)
 	@scripts/setup.sh test
-	@$(python) -m pytest -m fault --soak=$${SOAK_SECONDS:-600} $(PYTEST_FLAGS)
+	@$(python) -m pytest -m soak --soak=$${SOAK_SECONDS:-600} $(PYTEST_FLAGS)
 
 lock: ## Write requirements/*.txt anew, with the newest releases
 	@scripts/setup.sh lock

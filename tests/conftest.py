@@ -24,8 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", type=int, default=0, metavar="SECONDS", help="time for the random kill test")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cheap tests first; tests that need root are skipped without it."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Cheap tests first; tests that need root are skipped without it; a soak gets the time it asks for."""
 
     def folder(item: pytest.Item) -> int:
         parts = item.path.parts
@@ -33,6 +33,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return CHEAP_FIRST.index(names[0]) if names else len(CHEAP_FIRST)
 
     items.sort(key=folder)
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.timeout(180 + int(config.getoption("--soak"))))
     if os.geteuid() != 0:
         for item in items:
             if any(item.get_closest_marker(name) for name in ("kernel", "vm", "fault", "transcript")):
