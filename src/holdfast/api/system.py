@@ -8,15 +8,17 @@ import shutil
 import threading
 import time
 import uuid
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast import __version__
+from holdfast.api import events
 from holdfast.api.response import API_VERSION, MIN_API_VERSION, Response, json_response, text_response
 from holdfast.api.router import Router
 from holdfast.api.worker import in_worker
 from holdfast.errors import InvalidParameter, Unsupported
-from holdfast.kernel import cgroup, identity
+from holdfast.kernel import identity
 from holdfast.kernel.mountinfo import read_mountinfo
 from holdfast.wire.system import Counts, Machine, Part, encode_disk_usage, encode_info, encode_version
 from holdfast.wire.volumes import encode_usage
@@ -26,8 +28,10 @@ if TYPE_CHECKING:
 
     from holdfast.api.engine import Engine
     from holdfast.api.request import Request
+    from holdfast.runtime.spec import HostFacts
 
 routes = Router()
+routes.include(events.routes)
 
 _PING_HEADERS = {
     "Builder-Version": "1",
@@ -37,7 +41,6 @@ _PING_HEADERS = {
 }
 _DISK_OBJECTS = frozenset({"container", "image", "volume", "build-cache"})
 _INITS = ("catatonit", "tini", "docker-init")
-_SWAP_FILES = ("memory/memory.memsw.limit_in_bytes", "memory.swap.max")
 
 
 @routes.add("GET", "/_ping")
@@ -109,16 +112,15 @@ def _disk_usage(engine: Engine, asked: frozenset[str]) -> dict[str, Any]:
 
 
 def _info(engine: Engine) -> dict[str, Any]:
-    running, paused, stopped = engine.containers.counts()
     facts = engine.runtime.facts
-    machine = _machine(engine.config.state_root)
+    machine = _machine(engine.config.state_root, engine.runtime.host_facts())
     return encode_info(
         engine_id=_engine_id(engine.config.state_root),
         version=__version__,
         state_root=str(engine.config.state_root),
         labels=engine.config.labels,
         debug=engine.config.log_level.lower() == "debug",
-        counts=Counts(running, paused, stopped, engine.images.count()),
+        counts=_counts(engine),
         machine=machine,
         runtime=Part(facts.name, facts.version),
         runtimes={facts.name: str(facts.path)},
@@ -131,14 +133,17 @@ def _info(engine: Engine) -> dict[str, Any]:
     )
 
 
-def _machine(state_root: Path) -> Machine:
+def _counts(engine: Engine) -> Counts:
+    by_status = Counter(container.state.status for container in engine.containers.all())
+    running = by_status["running"] + by_status["restarting"]
+    stopped = by_status.total() - running - by_status["paused"]
+    return Counts(running, by_status["paused"], stopped, engine.images.count())
+
+
+def _machine(state_root: Path, host: HostFacts) -> Machine:
     """Read what the machine is. Anything that cannot be read counts as absent: `info` must answer on every machine."""
     release = _os_release()
-    try:
-        layout = cgroup.layout()
-        cgroup_version, controllers = ("2" if layout.kind == "v2" else "1"), layout.controllers
-    except OSError:
-        cgroup_version, controllers = "", frozenset()
+    cgroup_version = "2" if host.cgroup_v2 else "1"
     return Machine(
         name=platform.node(),
         kernel_release=identity.kernel_release(),
@@ -148,11 +153,11 @@ def _machine(state_root: Path) -> Machine:
         cpus=identity.cpu_count(),
         memory_bytes=identity.total_memory_bytes(),
         cgroup_version=cgroup_version,
-        controllers=controllers,
-        swap_limit=_has_swap_limit(cgroup_version, controllers),
+        controllers=host.controllers,
+        swap_limit=host.swap_limit,
         ipv4_forwarding=_read("/proc/sys/net/ipv4/ip_forward") == "1",
         backing_filesystem=_filesystem_of(state_root),
-        security_options=_security_options(cgroup_version),
+        security_options=_security_options(host),
         open_files=len(os.listdir("/proc/self/fd")),
     )
 
@@ -171,13 +176,6 @@ def _read(path: str) -> str:
         return ""
 
 
-def _has_swap_limit(cgroup_version: str, controllers: frozenset[str]) -> bool:
-    if "memory" not in controllers:
-        return False
-    # On v2 the file is missing at the root only; its presence below is a matter of the kernel's build.
-    return cgroup_version == "2" or (cgroup.ROOT / _SWAP_FILES[0]).exists()
-
-
 def _filesystem_of(path: Path) -> str:
     """Name the file system that holds `path`, by the longest mount point above it."""
     best, name = -1, "unknown"
@@ -188,13 +186,13 @@ def _filesystem_of(path: Path) -> str:
     return {"ext2": "extfs", "ext3": "extfs", "ext4": "extfs"}.get(name, name)
 
 
-def _security_options(cgroup_version: str) -> Sequence[str]:
+def _security_options(host: HostFacts) -> Sequence[str]:
     options = []
     if _read("/sys/module/apparmor/parameters/enabled") == "Y":
         options.append("name=apparmor")
-    if Path("/proc/sys/kernel/seccomp").exists():
+    if host.seccomp is not None:
         options.append("name=seccomp,profile=builtin")
-    if cgroup_version == "2":
+    if host.cgroup_v2:
         options.append("name=cgroupns")
     return options
 

@@ -23,7 +23,7 @@ Chosen = tuple[Image, tuple[reference.Reference, ...]]
 """An image, and the tags to save with it."""
 
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
-_COPY_BYTES: Final = 1 << 20
+_COPY_BYTES: Final = 256 << 10
 
 
 def tags_for(name: str, image: Image) -> tuple[reference.Reference, ...]:

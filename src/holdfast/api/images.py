@@ -1,0 +1,169 @@
+"""Routes of images. Docker Engine API, tag Image."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from holdfast.api.filters import decode_filters
+from holdfast.api.response import Response, StreamResponse, empty, json_response
+from holdfast.api.router import Router
+from holdfast.api.streams import bytes_response, progress_response
+from holdfast.api.worker import BodyReader, in_worker
+from holdfast.errors import InvalidParameter, Unsupported
+from holdfast.wire.images import (
+    decode_credentials,
+    decode_platform,
+    encode_history,
+    encode_inspect,
+    encode_pruned,
+    encode_summary,
+)
+
+if TYPE_CHECKING:
+    from holdfast.api.engine import Engine
+    from holdfast.api.request import Request
+    from holdfast.images.progress import Progress
+    from holdfast.images.tarstream import Readable
+
+routes = Router()
+
+_TAR = {"Content-Type": "application/x-tar"}
+_READ_AHEAD_BYTES = 256 << 10
+
+
+@routes.add("GET", "/images/json")
+async def image_list(request: Request, engine: Engine) -> Response:
+    """GET /images/json → 200 [ImageSummary]. Operation ImageList."""
+    filters = decode_filters(request.query.get("filters"))
+    if request.api_version < (1, 25) and request.query.get("filter"):
+        filters.setdefault("reference", []).append(request.query.get("filter"))
+    shared_size = request.query.flag("shared-size") and request.api_version >= (1, 42)
+    listed = await in_worker(engine.images.list, filters, shared_size=shared_size)
+    return json_response(200, [encode_summary(each, request.api_version) for each in listed])
+
+
+@routes.add("POST", "/images/create")
+async def image_create(request: Request, engine: Engine) -> StreamResponse:
+    """POST /images/create → 200 stream: pull (`fromImage`) or import (`fromSrc=-`). Operation ImageCreate."""
+    query = request.query
+    platform = query.get("platform") if request.api_version >= (1, 32) else ""
+    if query.get("fromImage"):
+        credentials = decode_credentials(request.headers.get("x-registry-auth", ""), strict=False)
+        name, tag = query.get("fromImage"), query.get("tag")
+        return await progress_response(
+            lambda emit: engine.images.pull(name, tag, platform=platform, credentials=credentials, progress=emit)
+        )
+    source = query.get("fromSrc")
+    if source not in ("", "-"):
+        raise Unsupported("import from a URL is not supported; fetch the archive and import it from standard input")
+    return await _with_body(
+        request,
+        lambda body, emit: engine.images.import_(
+            body,
+            query.get("repo"),
+            query.get("tag"),
+            message=query.get("message"),
+            changes=query.all("changes"),
+            platform=platform,
+            progress=emit,
+        ),
+    )
+
+
+@routes.add("POST", "/images/load")
+async def image_load(request: Request, engine: Engine) -> StreamResponse:
+    """POST /images/load → 200 stream. Operation ImageLoad."""
+    quiet = request.query.flag("quiet", default=True)
+    platform = decode_platform(request.query.get("platform"))
+    load = functools.partial(engine.images.load, quiet=quiet, platform=platform)
+    return await _with_body(request, load)
+
+
+@routes.add("GET", "/images/get")
+async def image_save_many(request: Request, engine: Engine) -> StreamResponse:
+    """GET /images/get → 200 tar. Operation ImageGetAll."""
+    names = request.query.all("names")
+    if not names:
+        raise InvalidParameter("no images given: names is empty")
+    return await bytes_response(lambda emit: engine.images.save(names, emit), _TAR)
+
+
+@routes.add("GET", "/images/search")
+async def image_search(_request: Request, _engine: Engine) -> Response:
+    """GET /images/search → 501. Operation ImageSearch."""
+    raise Unsupported("search is a service of Docker Hub that this engine does not use; see https://hub.docker.com")
+
+
+@routes.add("POST", "/images/prune", since=(1, 25))
+async def image_prune(request: Request, engine: Engine) -> Response:
+    """POST /images/prune → 200 ImagePruneResponse. Operation ImagePrune."""
+    filters = decode_filters(request.query.get("filters"))
+    return json_response(200, encode_pruned(*await in_worker(engine.images.prune, filters)))
+
+
+@routes.add("GET", "/images/{name:.*}/get")
+async def image_save(request: Request, engine: Engine) -> StreamResponse:
+    """GET /images/{name}/get → 200 tar. Operation ImageGet."""
+    names = [request.params["name"]]
+    return await bytes_response(lambda emit: engine.images.save(names, emit), _TAR)
+
+
+@routes.add("GET", "/images/{name:.*}/history")
+async def image_history(request: Request, engine: Engine) -> Response:
+    """GET /images/{name}/history → 200 [HistoryResponseItem]. Operation ImageHistory."""
+    return json_response(200, encode_history(*await in_worker(engine.images.history, request.params["name"])))
+
+
+@routes.add("GET", "/images/{name:.*}/json")
+async def image_inspect(request: Request, engine: Engine) -> Response:
+    """GET /images/{name}/json → 200 ImageInspect. Operation ImageInspect."""
+    image = await in_worker(engine.images.resolve, request.params["name"])
+    return json_response(200, encode_inspect(image, engine.images.layers_of(image), request.api_version))
+
+
+@routes.add("POST", "/images/{name:.*}/push")
+async def image_push(request: Request, engine: Engine) -> StreamResponse:
+    """POST /images/{name}/push → 200 stream. Operation ImagePush."""
+    name, tag = request.params["name"], request.query.get("tag")
+    credentials = decode_credentials(request.headers.get("x-registry-auth", ""), strict=True)
+    return await progress_response(
+        lambda emit: engine.images.push(name, tag, credentials=credentials, progress=emit)
+    )
+
+
+@routes.add("POST", "/images/{name:.*}/tag")
+async def image_tag(request: Request, engine: Engine) -> Response:
+    """POST /images/{name}/tag → 201. Operation ImageTag."""
+    query = request.query
+    await in_worker(engine.images.tag, request.params["name"], query.get("repo"), query.get("tag"))
+    return empty(201)
+
+
+@routes.add("DELETE", "/images/{name:.*}")
+async def image_delete(request: Request, engine: Engine) -> Response:
+    """DELETE /images/{name} → 200 [ImageDeleteResponseItem]. Operation ImageDelete."""
+    force, noprune = request.query.flag("force"), request.query.flag("noprune")
+    records = await in_worker(engine.images.remove, request.params["name"], force=force, noprune=noprune)
+    return json_response(200, records)
+
+
+async def _with_body(request: Request, work: Callable[[Readable, Progress], Any]) -> StreamResponse:
+    """Stream the messages of blocking `work` that reads the request's body as a file."""
+    loop = asyncio.get_running_loop()
+    reader = BodyReader(request.stream())
+
+    def run(emit: Progress) -> None:
+        try:
+            work(io.BufferedReader(reader, _READ_AHEAD_BYTES), emit)
+        finally:
+            asyncio.run_coroutine_threadsafe(reader.aclose(), loop)
+
+    try:
+        return await progress_response(run)
+    except BaseException:
+        await reader.aclose()
+        raise
