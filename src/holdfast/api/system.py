@@ -20,6 +20,7 @@ from holdfast.api.worker import in_worker
 from holdfast.errors import InvalidParameter, Unsupported
 from holdfast.kernel import identity
 from holdfast.kernel.mountinfo import read_mountinfo
+from holdfast.wire.images import encode_summary
 from holdfast.wire.system import Counts, Machine, Part, encode_disk_usage, encode_info, encode_version
 from holdfast.wire.volumes import encode_usage
 
@@ -39,6 +40,7 @@ _PING_HEADERS = {
     "Pragma": "no-cache",
     "Swarm": "inactive",
 }
+_NEWEST = (1, 51)
 _DISK_OBJECTS = frozenset({"container", "image", "volume", "build-cache"})
 _INITS = ("catatonit", "tini", "docker-init")
 
@@ -101,7 +103,7 @@ async def grpc(_request: Request, _engine: Engine) -> Response:
 
 
 def _disk_usage(engine: Engine, asked: frozenset[str]) -> dict[str, Any]:
-    images = engine.images.disk_usage() if "image" in asked else None
+    images = [encode_summary(image, _NEWEST) for image in engine.images.disk_usage()] if "image" in asked else None
     return encode_disk_usage(
         images=images,
         layers_size_bytes=engine.images.layers_size() if images is not None else 0,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast import log
-from holdfast.errors import InvalidParameter, NotFound
+from holdfast.errors import InvalidParameter, NotFound, System
 from holdfast.events import EventBus
 from holdfast.images import history, importing, loading, pulling, pushing, reference, removal, saving
 from holdfast.images.files import ImageFiles
@@ -167,7 +167,7 @@ class Images:
         Source: Docker Engine API, operationId ImageDelete.
         """
         del noprune
-        with self._intake.guard:
+        with self._intake.guard, _failing_as("remove image"):
             image = self.resolve(name)
             plan = removal.plan(name, image, self._users(image.id), force=force)
             return self._carry_out(plan)
@@ -179,7 +179,7 @@ class Images:
         """
         wanted = parse_prune_filters(filters or {}, time.time())
         records: Records = []
-        with self._intake.guard:
+        with self._intake.guard, _failing_as("prune images"):
             before = self.layers_size()
             for listed in self._listed(wanted, shared_size=False, containers=False):
                 if not self._users(listed.image.id):
@@ -194,7 +194,8 @@ class Images:
         if record is not None and record.hidden:
             with self._held_guard:
                 held = tuple(self._held)
-            self._intake.remove_hidden(held)
+            with _failing_as("remove image"):
+                self._intake.remove_hidden(held)
 
     # -- moving images in and out --------------------------------------------------------------------------------------
 
@@ -203,10 +204,11 @@ class Images:
 
         Raises InvalidParameter for a bad archive, System. Source: Docker Engine API, operationId ImageLoad.
         """
-        for image_id, labels in loading.load(
-            self._files, self._intake, archive, progress, quiet=quiet, platform=platform
-        ):
-            self._tell("load", image_id, image_id, labels)
+        with _failing_as("load image"):
+            for image_id, labels in loading.load(
+                self._files, self._intake, archive, progress, quiet=quiet, platform=platform
+            ):
+                self._tell("load", image_id, image_id, labels)
 
     def save(self, names: Sequence[str], write: Callable[[bytes], object]) -> None:
         """Write an archive of images, given by name or id, piece by piece.
@@ -214,7 +216,8 @@ class Images:
         Raises NotFound or InvalidParameter before the first piece. Source: Docker Engine API, operationId ImageGetAll.
         """
         chosen = [(self.resolve(name), saving.tags_for(name, self.resolve(name))) for name in names]
-        saving.save(self._files, self._table, chosen, write)
+        with _failing_as("save image"):
+            saving.save(self._files, self._table, chosen, write)
         for image, _ in chosen:
             self._tell("save", image.id, image.id, image.labels)
 
@@ -234,13 +237,9 @@ class Images:
         `changes` are Dockerfile instructions. Raises InvalidParameter, System. Source: operationId ImageCreate.
         """
         new = _tag_reference(repository, tag) if repository else None
-        image_id, labels = importing.import_layer(
-            self._files,
-            self._intake,
-            archive,
-            new,
-            importing.Description(message=message or "Imported from -", changes=tuple(changes), platform=platform),
-        )
+        description = importing.Description(message or "Imported from -", changes=tuple(changes), platform=platform)
+        with _failing_as("import image"):
+            image_id, labels = importing.import_layer(self._files, self._intake, archive, new, description)
         progress({"status": image_id})
         self._tell("import", image_id, image_id, labels)
         return image_id
@@ -255,9 +254,10 @@ class Images:
         new = _tag_reference(repository, tag) if repository else None
         parent = self.get(parent_id)
         layers = self._table.layers_of(parent_id)
-        image_id, _ = importing.import_layer(
-            self._files, self._intake, changed, new, description, parent=parent, parent_layers=layers
-        )
+        with _failing_as("commit image"):
+            image_id, _ = importing.import_layer(
+                self._files, self._intake, changed, new, description, parent=parent, parent_layers=layers
+            )
         return image_id
 
     def pull(
@@ -275,7 +275,7 @@ class Images:
         access), Unauthorized, System. Source: Docker Engine API, operationId ImageCreate.
         """
         wanted = pulling.wanted_reference(name, tag)
-        with self._pulls.hold(str(wanted)):
+        with self._pulls.hold(str(wanted)), _failing_as("pull image"):
             image_id, labels = pulling.pull(
                 self._files, self._intake, self._table, wanted, platform, credentials or Credentials(), progress
             )
@@ -293,7 +293,8 @@ class Images:
         wanted = [named.with_tag(tag)] if tag else self._tags_of_repository(named)
         for each in wanted:
             image = self.resolve(each.familiar)
-            digest = pushing.push(self._files, self._table, image, each, credentials or Credentials(), progress)
+            with _failing_as("push image"):
+                digest = pushing.push(self._files, self._table, image, each, credentials or Credentials(), progress)
             logger.info("image pushed", extra={"image": image.id, "reference": str(each), "digest": digest})
             self._events.publish("image", "push", each.familiar, {**(image.labels or {}), "name": each.familiar_name})
 
@@ -368,6 +369,17 @@ class Images:
 
     def _tell(self, action: str, image_id: str, name: str, labels: Mapping[str, str] | None) -> None:
         self._events.publish("image", action, image_id, {**(labels or {}), "name": name})
+
+
+@contextmanager
+def _failing_as(what: str) -> Iterator[None]:
+    """Turn what the disk or the kernel refuses into System; a client that went away stays what it is."""
+    try:
+        yield
+    except ConnectionError:
+        raise
+    except OSError as error:
+        raise System(f"{what}: {error}") from error
 
 
 def _shown(name: str) -> str:
