@@ -89,7 +89,7 @@ class ContainerTable:
             lambda connection: connection.execute("DELETE FROM containers WHERE id = ?", (container_id,))
         )
 
-    def list(self) -> list[ContainerRow]:
+    def all(self) -> list[ContainerRow]:
         """Give every container, by id."""
         rows = self._database.read(
             lambda connection: connection.execute(

@@ -1,0 +1,144 @@
+"""Which containers a list shows. Source: Docker Engine API, operationId ContainerList, `filters`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from holdfast.containers.container import Container
+from holdfast.containers.model import STATUSES
+from holdfast.containers.networking import parse_port
+from holdfast.errors import InvalidParameter
+
+Filters = Mapping[str, Sequence[str]]
+
+_KEYS = frozenset({
+    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
+    "publish", "since", "status", "volume",
+})
+_HEALTH = ("starting", "healthy", "unhealthy", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Lookups:
+    """What a filter needs to know beyond the container itself."""
+
+    images_of: Callable[[str], frozenset[str]]
+    """The image ids that an `ancestor` stands for."""
+    find: Callable[[str], Container]
+    """Finds a container by reference. Raises NotFound."""
+    network_of: Callable[[Container], tuple[str, str]]
+    """Name and id of a container's network."""
+    health_of: Callable[[Container], str]
+
+
+def check(filters: Filters) -> None:
+    """Raise InvalidParameter, in Docker's words, for a key or value that means nothing."""
+    for key, values in filters.items():
+        if key not in _KEYS:
+            raise InvalidParameter(f"invalid filter '{key}'")
+        for value in values:
+            if key == "status" and value not in STATUSES:
+                raise InvalidParameter(
+                    f"invalid filter 'status={value}': invalid value for state ({value}): must be one of "
+                    + ", ".join(STATUSES)
+                )
+            if key == "health" and value not in _HEALTH:
+                raise InvalidParameter(
+                    f"invalid filter 'health={value}': invalid value for health status ({value}): must be one of "
+                    + ", ".join(_HEALTH)
+                )
+            if key == "exited" and not re.fullmatch(r"-?[0-9]+", value):
+                raise InvalidParameter(
+                    f"invalid filter 'exited={value}': strconv.Atoi: parsing \"{value}\": invalid syntax"
+                )
+
+
+def select(
+    containers: Sequence[Container], filters: Filters, lookups: Lookups, *, everything: bool = False, limit: int = 0
+) -> list[Container]:
+    """Pick from `containers` (newest first): running ones unless `everything`, `limit` or a filter on states says more.
+
+    Values of one key are alternatives, keys all count; labels all count too. Raises InvalidParameter, NotFound.
+    """
+    check(filters)
+    everything = everything or limit > 0 or bool({"status", "exited"} & filters.keys())
+    chosen = list(containers)
+    for key in ("before", "since"):
+        for value in filters.get(key, ()):
+            border = lookups.find(value).record.created_at
+            chosen = [
+                one
+                for one in chosen
+                if (one.record.created_at < border if key == "before" else one.record.created_at > border)
+            ]
+    ancestors = frozenset().union(*map(lookups.images_of, filters.get("ancestor", ())))
+    chosen = [
+        container
+        for container in chosen
+        if (everything or container.state.running)
+        and ("ancestor" not in filters or container.record.image_id in ancestors)
+        and all(_matches(container, key, values, lookups) for key, values in filters.items())
+    ]
+    return chosen[:limit] if limit > 0 else chosen
+
+
+def match_labels(labels: Mapping[str, str], wanted: Sequence[str]) -> bool:
+    """Whether every `KEY` or `KEY=VALUE` is there."""
+    for entry in wanted:
+        key, equals, value = entry.partition("=")
+        if key not in labels or (equals and labels[key] != value):
+            return False
+    return True
+
+
+def _matches(container: Container, key: str, values: Sequence[str], lookups: Lookups) -> bool:
+    record, state = container.record, container.state
+    if not values:
+        return True
+    if key == "id":
+        return any(record.id.startswith(value) for value in values)
+    if key == "name":
+        return any(_name_matches(record.name, value) for value in values)
+    if key == "label":
+        return match_labels(record.labels, values)
+    if key == "status":
+        return state.status in values
+    if key == "exited":
+        return not state.running and state.finished_at is not None and str(state.exit_code) in values
+    if key == "health":
+        return (lookups.health_of(container) or "none") in values
+    if key == "volume":
+        held = {text for point in record.mounts for text in (point.name or point.source, point.destination)}
+        return any(value in held for value in values)
+    if key == "network":
+        name, network_id = lookups.network_of(container)
+        return any(value == name or (network_id and network_id.startswith(value)) for value in values)
+    if key in ("publish", "expose"):
+        return any(_port_matches(container, value, published=key == "publish") for value in values)
+    if key == "is-task":
+        return all(value.lower() in ("false", "0") for value in values)
+    return True
+
+
+def _name_matches(name: str, wanted: str) -> bool:
+    """Docker takes the value as a regular expression on the name, with and without its slash."""
+    if name == wanted.removeprefix("/"):
+        return True
+    try:
+        return re.search(wanted, "/" + name) is not None or re.search(wanted, name) is not None
+    except re.error:
+        return wanted in name
+
+
+def _port_matches(container: Container, wanted: str, *, published: bool) -> bool:
+    record = container.record
+    ports = (record.host_config.port_bindings if published else record.config.exposed_ports) or {}
+    numbers, _, protocol = wanted.partition("/")
+    first, _, last = numbers.partition("-")
+    for port in ports:
+        number, own = parse_port(port)
+        if first.isdigit() and int(first) <= number <= int(last or first) and own == (protocol or "tcp"):
+            return True
+    return False

@@ -1,0 +1,103 @@
+"""Removing containers.
+
+    intent "container.remove"  →  volumes.release  →  row  →  told  →  folders, in the background  →  intent ended
+
+Volumes are released before the row goes: a row without references is a removal to finish, references without a row
+would be volumes that nobody can free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from holdfast import faults, log
+from holdfast.containers.container import Container
+from holdfast.containers.create import remove_folders
+from holdfast.containers.rooms import Rooms
+from holdfast.errors import Conflict, EngineError, NotFound
+
+logger = log.get(__name__)
+
+INTENT = "container.remove"
+
+
+class Remover:
+    """Removes containers that do not run."""
+
+    def __init__(self, rooms: Rooms, lane: Executor) -> None:
+        self._rooms = rooms
+        self._lane = lane
+
+    def remove(
+        self, container: Container, kill: Callable[[Container], None], *, force: bool = False, volumes: bool = False
+    ) -> None:
+        """Remove a container; with `force` a running one is killed by `kill`, with `volumes` its anonymous ones go.
+
+        Raises Conflict in Docker's words, System if it cannot be killed. Source: Docker Engine API, operationId
+        ContainerDelete.
+        """
+        self._claim(container)
+        try:
+            if container.state.running:
+                if not force:
+                    raise Conflict(f'cannot remove container "{container.name}": {_obstacle(container)}')
+                kill(container)
+            with self._rooms.registry.hold(container):
+                if container.state.running:
+                    raise Conflict(f'cannot remove container "{container.name}": {_obstacle(container)}')
+                self.finish(container, volumes=volumes)
+        except NotFound:
+            return  # an AutoRemove container was quicker
+        finally:
+            container.removing = False
+
+    def remove_ended(self, container: Container) -> None:
+        """Remove an AutoRemove container that has ended, anonymous volumes too; the lock is held."""
+        if not container.removing:
+            self.finish(container, volumes=True)
+
+    def finish(self, container: Container, *, volumes: bool) -> None:
+        """Remove a container that does not run; the lock is held. Raises System; it can be tried again then."""
+        rooms = self._rooms
+        status = container.state.status
+        rooms.registry.note(container, status="removing")
+        try:
+            intent = rooms.store.intents.begin(INTENT, container.id, volumes="yes" if volumes else "")
+            faults.point("container-removing")
+            rooms.volumes.release(container.id, remove_anonymous=volumes)
+            faults.point("container-volumes-released")
+            rooms.store.containers.remove(container.id)
+        except EngineError:
+            rooms.registry.note(container, status=status)
+            raise
+        faults.point("container-removed-folders-stay")
+        rooms.registry.remove(container)
+        rooms.registry.note(container, status="exited")
+        container.tell_removal()
+        rooms.tell(container, "destroy")
+        self._lane.submit(clear, rooms, container.id, intent)
+
+    def _claim(self, container: Container) -> None:
+        if container.removing:
+            raise Conflict(f"removal of container {container.name} is already in progress")
+        container.removing = True
+
+
+def clear(rooms: Rooms, container_id: str, intent: int) -> None:
+    """Remove what a removed container has on disk and end the intent; a failure leaves both for the next start."""
+    try:
+        remove_folders(rooms, container_id)
+        faults.point("container-folders-removed")
+        rooms.store.intents.end(intent)
+    except (EngineError, OSError) as error:
+        logger.warning(
+            "folders stay until the engine is restarted", extra={"container": container_id, "error": error}
+        )
+
+
+def _obstacle(container: Container) -> str:
+    if container.state.status == "paused":
+        return "container is paused and must be unpaused first"
+    what = "restarting" if container.state.status == "restarting" else "running"
+    return f"container is {what}: stop the container before removing or force remove"

@@ -1,0 +1,216 @@
+"""What an engine does first: bring its records into agreement with what runs, and finish or undo what was under way.
+
+    rows → volumes → runtime → staged mounts → intents → tasks: adopted, settled or lost → leftovers → network
+
+Containers whose process lives are taken over, with their volumes counted as mounted. Those that ended meanwhile are
+settled with the exit code that conmon wrote. Those that vanished with the last boot are recorded as exited. Policies
+are applied by `apply_policies` afterwards, in the background.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, wait
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from holdfast import log
+from holdfast.containers import create, policy, remove
+from holdfast.containers.container import Container
+from holdfast.containers.exits import Exits
+from holdfast.containers.model import decode_row, now
+from holdfast.containers.remove import Remover
+from holdfast.containers.rooms import Rooms
+from holdfast.containers.start import Starter
+from holdfast.errors import EngineError, NotFound, NotModified, Unavailable
+
+if TYPE_CHECKING:
+    from holdfast.runtime.exits import ExitInfo, ExitWatcher
+    from holdfast.store.intents import Intent
+
+logger = log.get(__name__)
+
+LOST = 255
+"""Docker's exit code for a container that vanished without a trace."""
+SETTLING_S = 2.0
+"""How long the engine waits for ended containers to be put away before it answers; the rest goes on behind."""
+PLUGIN_WAIT_S = 15.0
+"""How long containers that are to be started with the engine wait for a volume driver that is not there yet."""
+_RETRY_S = 1.0
+
+
+class Restorer:
+    """Restores all containers, once, before anything else is asked of them."""
+
+    def __init__(
+        self, rooms: Rooms, watcher: ExitWatcher, starter: Starter, exits: Exits, remover: Remover, lane: Executor
+    ) -> None:
+        self._rooms = rooms
+        self._watcher = watcher
+        self._starter = starter
+        self._exits = exits
+        self._remover = remover
+        self._lane = lane
+
+    def restore(self) -> None:
+        """Do all but start containers. Raises Unavailable or System if nothing can run here at all."""
+        rooms = self._rooms
+        containers = self._load()
+        rooms.volumes.restore(containers.keys())
+        rooms.runtime.probe()
+        rooms.staging.recover()
+        for intent in rooms.store.intents.open():
+            self._finish(intent, containers)
+        live: dict[str, Path] = {}
+        ended: list[tuple[Container, ExitInfo]] = []
+        for container in containers.values():
+            self._recover(container, live, ended)
+        self._clear_leftovers(containers, live, {container.id for container, _ in ended})
+        rooms.network.restore(live)
+        for container_id in live:
+            task = containers[container_id].state.task
+            if task is not None:
+                self._watcher.watch(container_id, task)
+        settling = [self._lane.submit(self._exits.settle, container.id, info) for container, info in ended]
+        wait(settling, timeout=SETTLING_S)
+
+    def apply_policies(self) -> None:
+        """Start what is to run, each container by itself: one that cannot start holds up no other."""
+        deadline = time.monotonic() + PLUGIN_WAIT_S
+        for container in self._rooms.registry.all():
+            state = container.state
+            if state.task is not None:
+                continue
+            host = container.record.host_config
+            if state.status == "restarting" or (
+                state.started_at is not None
+                and state.status == "exited"
+                and policy.wants_start_with_engine(
+                    host.restart_policy,
+                    exit_code=state.exit_code,
+                    restart_count=state.restart_count,
+                    stopped_by_user=state.stopped_by_user,
+                )
+            ):
+                self._lane.submit(self._start, container, container.run, deadline)
+            elif host.auto_remove and state.started_at is not None:
+                self._lane.submit(self._remove_ended, container)
+
+    def _load(self) -> dict[str, Container]:
+        containers = {}
+        for row in self._rooms.store.containers.all():
+            try:
+                container = Container(*decode_row(row))
+            except msgspec.MsgspecError as error:
+                logger.error("container cannot be read, it is left alone", extra={"container": row.id, "error": error})
+                continue
+            self._rooms.registry.add(container)
+            containers[row.id] = container
+        return containers
+
+    def _finish(self, intent: Intent, containers: dict[str, Container]) -> None:
+        """Undo a create that was never recorded; finish a removal that was begun."""
+        rooms, container_id = self._rooms, intent.subject
+        if intent.kind not in (create.INTENT, remove.INTENT):
+            return
+        container = containers.get(container_id)
+        try:
+            if intent.kind == create.INTENT:
+                if container is None:
+                    logger.info("undoing a create that was not finished", extra={"container": container_id})
+                    rooms.volumes.release(container_id, remove_anonymous=True)
+                    create.remove_folders(rooms, container_id)
+            else:
+                logger.info("finishing a removal", extra={"container": container_id})
+                rooms.runtime.delete(container_id)
+                if container is not None:
+                    rooms.volumes.release(container_id, remove_anonymous=bool(intent.details.get("volumes")))
+                    rooms.store.containers.remove(container_id)
+                    rooms.registry.remove(container)
+                    del containers[container_id]
+                create.remove_folders(rooms, container_id)
+            rooms.store.intents.end(intent.id)
+        except (EngineError, OSError) as error:
+            facts = {"container": container_id, "kind": intent.kind, "error": error}
+            logger.error("unfinished work stays", extra=facts)
+
+    def _recover(
+        self, container: Container, live: dict[str, Path], ended: list[tuple[Container, ExitInfo]]
+    ) -> None:
+        state = container.state
+        if state.task is None:
+            return
+        found = self._watcher.recover(container.id, state.task)
+        if found is None:
+            self._rooms.registry.save(
+                container,
+                status="exited",
+                task=None,
+                mounted=(),
+                exit_code=LOST,
+                finished_at=now(),
+            )
+            return
+        for point in state.mounted:
+            try:
+                self._rooms.volumes.remount(container.id, point)
+            except EngineError as error:
+                logger.warning("volume not taken over", extra={"container": container.id, "error": error})
+        if found == "running":
+            live[container.id] = self._rooms.config.run_root / "netns" / container.id
+            return
+        self._rooms.registry.note(
+            container, status="exited", exit_code=found.exit_code, finished_at=found.finished_at
+        )
+        ended.append((container, found))
+
+    def _clear_leftovers(self, containers: dict[str, Container], live: dict[str, Path], ended: set[str]) -> None:
+        """Take down what a start left that was never acknowledged, and what belongs to no container at all."""
+        for container_id in self._rooms.runtime.known():
+            if container_id in live or container_id in ended:
+                continue
+            logger.info("taking down a start that was not finished", extra={"container": container_id})
+            container = containers.get(container_id)
+            if container is not None:
+                self._starter.clean_up(container)
+                continue
+            try:
+                self._rooms.runtime.delete(container_id)
+            except EngineError as error:
+                logger.warning("runtime state stays", extra={"container": container_id, "error": error})
+
+    def _start(self, container: Container, run: int, deadline: float) -> None:
+        """Start one container; a driver that is missing may still be on its way up."""
+        try:
+            with self._rooms.registry.hold(container):
+                if container.run == run and container.state.task is None:
+                    self._starter.start(container)
+        except (NotFound, Unavailable) as error:
+            if time.monotonic() < deadline:
+                self._exits.later(_RETRY_S, self._again(container, run, deadline))
+                return
+            self._report(container, error)
+        except NotModified:
+            return
+        except EngineError as error:
+            self._report(container, error)
+
+    def _again(self, container: Container, run: int, deadline: float) -> Callable[[], None]:
+        def submit() -> None:
+            self._lane.submit(self._start, container, run, deadline)
+
+        return submit
+
+    def _report(self, container: Container, error: EngineError) -> None:
+        logger.error("container not started with the engine", extra={"container": container.name, "error": error})
+
+    def _remove_ended(self, container: Container) -> None:
+        try:
+            with self._rooms.registry.hold(container):
+                if container.state.task is None:
+                    self._remover.remove_ended(container)
+        except EngineError as error:
+            logger.warning("AutoRemove failed", extra={"container": container.id, "error": error})

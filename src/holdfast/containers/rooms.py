@@ -1,0 +1,55 @@
+"""What every part of this room works with: the other rooms, and a few facts shared by several parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from holdfast.containers.container import Container, Registry
+from holdfast.containers.staging import Staging
+
+if TYPE_CHECKING:
+    from holdfast.config import Config
+    from holdfast.events import EventBus
+    from holdfast.images.rootfs import RootFs
+    from holdfast.images.service import Images
+    from holdfast.network.service import Network
+    from holdfast.runtime.runtime import Runtime
+    from holdfast.store import Store
+    from holdfast.volumes.service import Volumes
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """The services a container is made of."""
+
+    config: Config
+    store: Store
+    events: EventBus
+    volumes: Volumes
+    images: Images
+    rootfs: RootFs
+    network: Network
+    runtime: Runtime
+    registry: Registry
+    staging: Staging
+
+    def files_of(self, container_id: str) -> Path:
+        """Give the folder of a container that outlives reboots: its log and the files bound into it."""
+        return self.config.state_root / "containers" / container_id
+
+    def log_of(self, container_id: str) -> Path:
+        """Give the path of a container's log."""
+        return self.files_of(container_id) / "container.log"
+
+    def tell(self, container: Container, action: str, attributes: Mapping[str, str] | None = None) -> None:
+        """Publish an event of a container, with the attributes that Docker gives all of them."""
+        record = container.record
+        self.events.publish(
+            "container",
+            action,
+            record.id,
+            {**record.labels, "image": record.config.image, "name": record.name, **(attributes or {})},
+        )

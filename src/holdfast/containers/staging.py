@@ -1,0 +1,159 @@
+"""Mounts made ready for the runtime, so that it only has to bind what cannot be exchanged any more.
+
+    <run root>/mounts/<container id>/0          a clone of a source's tree (a file where the source is one)
+    <run root>/mounts/<container id>/1-shared   one that must stay in the peer group of its source
+
+The runtime resolves nothing of the source: paths inside a volume may be rewritten by whoever uses it while we mount
+(CVE-2017-1002101, CVE-2021-25741). Volumes give a descriptor, with the subpath applied; its tree is cloned, made
+read-only while nobody sees it, and attached here. Once the runtime has bound it, it is detached again.
+
+The run root is a shared mount, since the runtime may live in a mount namespace of its own. A clone is made private
+before it is attached, so that it is a peer of nothing but its copies there, and detaching it reaches those and nothing
+else. A clone that must propagate keeps its peers on the host; it is made private before it is detached, as otherwise
+the mounts below its source would go with it. Source: mount_namespaces(7), umount(2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.errors import InvalidParameter, System
+from holdfast.kernel.libc import AT_EMPTY_PATH, AT_RECURSIVE
+from holdfast.kernel.mount import (
+    MOUNT_ATTR_RDONLY,
+    MS_PRIVATE,
+    OPEN_TREE_CLONE,
+    mount_setattr,
+    move_mount,
+    open_tree,
+    umount2,
+)
+from holdfast.kernel.path import owned_fd
+from holdfast.volumes.mounts import MountPoint
+
+_SHARED = "-shared"
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A mount point and the path from which the runtime binds it."""
+
+    point: MountPoint
+    path: Path
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Options for the runtime's bind; read-only is a property of what is staged already."""
+        return ("rbind" if self.point.recursive else "bind", self.point.propagation or "rprivate")
+
+
+class Staging:
+    """Stages the mounts of one container at a time; the container's lock is held."""
+
+    def __init__(self, run_root: Path) -> None:
+        self._root = run_root / "mounts"
+
+    def stage(self, container_id: str, sources: Sequence[tuple[MountPoint, int]]) -> tuple[Staged, ...]:
+        """Clone the tree that each descriptor (O_PATH) stands for and give the paths to bind.
+
+        The caller keeps the descriptors. Raises System; nothing stays mounted then.
+        """
+        if not sources:
+            return ()
+        folder = self._root / container_id
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise System(f"prepare mounts: {error}") from error
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.unstage, container_id)
+            staged = tuple(
+                Staged(point, _stage_one(point, fd, folder / str(number)))
+                for number, (point, fd) in enumerate(sources)
+            )
+            undo.pop_all()
+        return staged
+
+    def unstage(self, container_id: str) -> None:
+        """Detach everything that is staged; nothing happens if nothing is. Raises System."""
+        folder = self._root / container_id
+        try:
+            for name in os.listdir(folder):
+                _unstage_one(folder / name, propagates=name.endswith(_SHARED))
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise System(f"detach staged mounts: {error}") from error
+
+    def recover(self) -> None:
+        """Detach what an engine that died in the middle of a start left behind. No container starts meanwhile."""
+        for container_id in os.listdir(self._root) if self._root.is_dir() else ():
+            self.unstage(container_id)
+
+
+def open_bind(point: MountPoint) -> int:
+    """Open a bind's source (O_PATH); a missing one is made as a directory if the request lets it be.
+
+    Links in the path are followed, as the path is the user's own word. Raises InvalidParameter if it is missing.
+    """
+    try:
+        return os.open(point.source, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if not point.create_source:
+            raise InvalidParameter(
+                f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
+            ) from None
+    except OSError as error:
+        raise InvalidParameter(
+            f'invalid mount config for type "bind": stat {point.source}: {(error.strerror or "").lower()}'
+        ) from error
+    try:
+        os.makedirs(point.source, mode=0o755, exist_ok=True)
+        return os.open(point.source, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        raise System(f"error while creating mount source path '{point.source}': {error}") from error
+
+
+def _stage_one(point: MountPoint, fd: int, path: Path) -> Path:
+    private = point.propagation in ("", "private", "rprivate")
+    if not private:
+        path = path.with_name(path.name + _SHARED)
+    recursive = AT_RECURSIVE if point.recursive else 0
+    try:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            path.mkdir(mode=0o700)
+        else:
+            path.touch(mode=0o600)
+        with owned_fd(open_tree(fd, "", OPEN_TREE_CLONE | AT_EMPTY_PATH | recursive)) as tree:
+            if not point.rw:
+                mount_setattr(
+                    tree, attr_set=MOUNT_ATTR_RDONLY, recursive=point.recursive and point.read_only_recursive
+                )
+            if private:
+                mount_setattr(tree, propagation=MS_PRIVATE, recursive=point.recursive)
+            move_mount(tree, path)
+    except OSError as error:
+        raise System(f"mount {point.source} at {point.destination}: {error}") from error
+    return path
+
+
+def _unstage_one(path: Path, *, propagates: bool) -> None:
+    try:
+        if propagates:
+            with owned_fd(os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)) as fd:
+                mount_setattr(fd, propagation=MS_PRIVATE, recursive=True)
+        umount2(path)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # EINVAL: not a mount point; it was detached before or never attached
+            raise
+    if path.is_dir():
+        path.rmdir()
+    else:
+        path.unlink()

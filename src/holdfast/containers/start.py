@@ -1,0 +1,210 @@
+"""Starting a container: its root, volumes, network and files are made ready, then the runtime is let loose.
+
+    rootfs.mount → volumes.mount → network → files → stage → runtime.create → unstage → attachers → runtime.start → row
+
+The process exists from `create` on but runs nothing before `start`, so whoever attaches gets the first byte. The row is
+written last: an engine that dies before has acknowledged nothing, and `restore` takes such a process down again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from holdfast import faults, log
+from holdfast.containers.container import Container
+from holdfast.containers.model import ContainerRecord, now
+from holdfast.containers.networking import Networking
+from holdfast.containers.rooms import Rooms
+from holdfast.containers.spec import Surroundings, spec_input
+from holdfast.containers.staging import open_bind
+from holdfast.errors import Conflict, EngineError, InvalidParameter, NotModified, Unavailable
+from holdfast.runtime.messages import OTHER, StartFailed
+from holdfast.runtime.runtime import Task, TaskRequest
+from holdfast.runtime.spec import build_spec
+from holdfast.volumes.mounts import MountPoint
+
+logger = log.get(__name__)
+
+INIT_PROGRAMS = (
+    Path("/usr/bin/catatonit"), Path("/usr/libexec/podman/catatonit"), Path("/usr/bin/tini-static"),
+    Path("/usr/libexec/docker/docker-init"), Path("/usr/bin/docker-init"),
+)
+
+
+class Starter:
+    """Starts containers and puts away what they leave behind."""
+
+    def __init__(self, rooms: Rooms, watch: Callable[[str, Task], None]) -> None:
+        """`watch` waits for a task's end from then on."""
+        self._rooms = rooms
+        self._watch = watch
+        self._networking = Networking(rooms)
+
+    def start(self, container: Container) -> None:
+        """Start a container; its lock is held.
+
+        Raises NotModified if it runs, Conflict if it is paused or being removed; whatever else goes wrong is noted in
+        its state, and it stays as it was. Source: Docker Engine API, operationId ContainerStart.
+        """
+        if container.state.status == "paused":
+            raise Conflict("cannot start a paused container, try unpause instead")
+        if container.state.status == "running":
+            raise NotModified(f"container {container.name} is already running")
+        if container.state.status in ("removing", "dead"):
+            raise Conflict("container is marked for removal and cannot be started")
+        if container.state.task is not None:  # it ended while no engine ran and has not been put away yet
+            self.clean_up(container)
+        try:
+            self._launch(container)
+        except EngineError as error:
+            exit_code = error.exit_code if isinstance(error, StartFailed) else OTHER
+            status = "created" if container.state.started_at is None else "exited"
+            self._rooms.registry.save(container, status=status, error=str(error), exit_code=exit_code, task=None)
+            for on_socket in container.take_attachers():
+                on_socket(None)
+            raise
+        self._rooms.tell(container, "start")
+
+    def clean_up(self, container: Container) -> None:
+        """Put away what an ended process leaves: runtime state, network, mounts; the lock is held.
+
+        What fails is logged: the container has ended whatever happens here.
+        """
+        rooms, record = self._rooms, container.record
+        with _logged("runtime state stays", record.id):
+            rooms.runtime.delete(record.id)
+        with _logged("network stays", record.id):
+            self._networking.disconnect(record)
+        self._unmount(record.id, container.state.mounted)
+        with _logged("root stays mounted", record.id):
+            rooms.rootfs.unmount(record.id)
+
+    def _launch(self, container: Container) -> None:
+        rooms, record = self._rooms, container.record
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as fds:
+            rootfs = rooms.rootfs.mount(record.id, record.layers)
+            undo.callback(rooms.rootfs.unmount, record.id)
+            faults.point("container-root-mounted")
+            mounted: list[MountPoint] = []
+            undo.callback(self._unmount, record.id, mounted)
+            sources = self._open_sources(container, mounted, fds)
+            faults.point("container-volumes-mounted")
+            network = self._networking.connect(record)
+            undo.callback(self._networking.disconnect, record)
+            self._networking.write_files(record, network)
+            staged = rooms.staging.stage(record.id, sources)
+            undo.callback(rooms.staging.unstage, record.id)
+            fds.close()
+            around = Surroundings(
+                rootfs,
+                staged,
+                rooms.files_of(record.id),
+                network.namespace,
+                self._cgroups_path(record),
+                find_init() if record.host_config.init else None,
+            )
+            facts = rooms.runtime.host_facts(privileged=record.host_config.privileged)
+            spec, warnings = build_spec(spec_input(record, around, self._pid_of), facts)
+            for warning in warnings:
+                logger.warning("limits of this engine", extra={"container": record.id, "what": warning})
+            task = rooms.runtime.create(self._request(container, spec))
+            undo.callback(rooms.runtime.delete, record.id)
+            rooms.staging.unstage(record.id)
+            faults.point("container-task-created")
+            self._release(container, task, tuple(mounted))
+            undo.pop_all()
+
+    def _release(self, container: Container, task: Task, mounted: tuple[MountPoint, ...]) -> None:
+        """Hand out the streams, let the process run, record it."""
+        rooms = self._rooms
+        attachers = container.take_attachers()
+        opened = [(on_socket, rooms.runtime.open_attach(container.id)) for on_socket in attachers]
+        for on_socket, connection in opened:
+            on_socket(connection)
+        self._watch(container.id, task)
+        rooms.runtime.start(container.id)
+        faults.point("container-started-not-recorded")
+        container.run += 1
+        rooms.registry.save(
+            container,
+            status="running",
+            task=task,
+            mounted=mounted,
+            started_at=now(),
+            error="",
+            exit_code=0,
+            oom_killed=False,
+            stopped_by_user=False,
+        )
+
+    def _request(self, container: Container, spec: dict[str, object]) -> TaskRequest:
+        record = container.record
+        return TaskRequest(
+            id=record.id,
+            name=record.name,
+            spec=spec,
+            terminal=record.config.tty,
+            open_stdin=record.config.open_stdin,
+            stdin_once=record.config.stdin_once,
+            log_path=self._rooms.log_of(record.id),
+        )
+
+    def _open_sources(
+        self, container: Container, mounted: list[MountPoint], fds: contextlib.ExitStack
+    ) -> list[tuple[MountPoint, int]]:
+        """Mount the volumes and open every source; each volume mounted is added to `mounted` at once."""
+        record = container.record
+        hidden = record.host_config.tmpfs or {}
+        sources = []
+        for point in record.mounts:
+            if point.destination in hidden or point.type not in ("volume", "bind", "image"):
+                continue
+            if point.type == "volume":
+                point = dataclasses.replace(point, mount_id=secrets.token_hex(32))
+                fd = self._rooms.volumes.mount(record.id, point)
+                mounted.append(point)
+            elif point.type == "bind":
+                fd = open_bind(point)
+            else:
+                raise InvalidParameter(f'invalid mount config for type "{point.type}": mount type unknown')
+            fds.callback(os.close, fd)
+            sources.append((point, fd))
+        return sources
+
+    def _unmount(self, container_id: str, mounted: list[MountPoint] | tuple[MountPoint, ...]) -> None:
+        for point in mounted:
+            with _logged("error while unmounting volume", container_id):
+                self._rooms.volumes.unmount(container_id, point)
+
+    def _cgroups_path(self, record: ContainerRecord) -> str:
+        parent = record.host_config.cgroup_parent
+        return f"/{parent.strip('/')}/{record.id}" if parent else self._rooms.runtime.cgroup_path(record.id)
+
+    def _pid_of(self, reference: str) -> int:
+        """Give the first process of a running container, for joining its namespaces."""
+        other = self._rooms.registry.get(reference)
+        if other.state.status != "running":
+            raise Conflict(f"cannot join namespace of a non running container: container {other.id} is not running")
+        return other.state.pid
+
+
+def find_init() -> Path:
+    """Give a small static init program of the host. Raises Unavailable if none is installed."""
+    for path in INIT_PROGRAMS:
+        if path.exists():
+            return path
+    raise Unavailable("no init program for containers is installed", hint="apt install catatonit")
+
+
+@contextlib.contextmanager
+def _logged(message: str, container_id: str) -> Iterator[None]:
+    """Log what goes wrong in the block and go on."""
+    try:
+        yield
+    except (EngineError, OSError) as error:
+        logger.warning("%s", message, extra={"container": container_id, "error": error})

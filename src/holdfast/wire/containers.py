@@ -1,0 +1,315 @@
+"""JSON shapes of containers: what POST /containers/create takes, what inspect and list give.
+
+Field names follow Docker's; where the spelling is irregular it is given. Source: Docker Engine API 1.51.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import field
+
+Texts = tuple[str, ...]
+Words = tuple[str, ...] | str | None
+"""A command: Docker takes a text for a list of one."""
+
+
+class Healthcheck(msgspec.Struct, rename="pascal", omit_defaults=True, kw_only=True):
+    """`HealthConfig`; times in nanoseconds."""
+
+    test: Texts | None = None
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    start_interval: int = 0
+    retries: int = 0
+
+
+class ContainerConfig(msgspec.Struct, rename="pascal", kw_only=True):
+    """`ContainerConfig`."""
+
+    hostname: str = ""
+    domainname: str = ""
+    user: str = ""
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    exposed_ports: dict[str, dict[str, str]] | None = None
+    tty: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    env: Texts | None = None
+    cmd: Words = None
+    healthcheck: Healthcheck | None = None
+    args_escaped: bool = False
+    image: str = ""
+    volumes: dict[str, dict[str, str]] | None = None
+    working_dir: str = ""
+    entrypoint: Words = None
+    network_disabled: bool = False
+    mac_address: str = ""
+    on_build: Texts | None = None
+    labels: dict[str, str] | None = None
+    stop_signal: str = ""
+    stop_timeout: int | None = None
+    shell: Texts | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.cmd, str):
+            self.cmd = (self.cmd,)
+        if isinstance(self.entrypoint, str):
+            self.entrypoint = (self.entrypoint,)
+
+
+class LogConfig(msgspec.Struct, rename="pascal", kw_only=True, frozen=True):
+    """`LogConfig`."""
+
+    type: str = ""
+    config: dict[str, str] | None = None
+
+
+class RestartPolicy(msgspec.Struct, rename="pascal", kw_only=True, frozen=True):
+    """`RestartPolicy`."""
+
+    name: str = ""
+    maximum_retry_count: int = 0
+
+
+class PortBinding(msgspec.Struct, rename="pascal", kw_only=True, frozen=True):
+    """`PortBinding`."""
+
+    host_ip: str = ""
+    host_port: str = ""
+
+
+class Device(msgspec.Struct, rename="pascal", kw_only=True, frozen=True):
+    """`DeviceMapping`."""
+
+    path_on_host: str = ""
+    path_in_container: str = ""
+    cgroup_permissions: str = ""
+
+
+class Ulimit(msgspec.Struct, rename="pascal", kw_only=True, frozen=True):
+    """An entry of `Ulimits`."""
+
+    name: str = ""
+    soft: int = 0
+    hard: int = 0
+
+
+class WeightDevice(msgspec.Struct, rename="pascal", kw_only=True, frozen=True):
+    """An entry of `BlkioWeightDevice`."""
+
+    path: str = ""
+    weight: int = 0
+
+
+class ThrottleDevice(msgspec.Struct, rename="pascal", kw_only=True, frozen=True):
+    """`ThrottleDevice`."""
+
+    path: str = ""
+    rate: int = 0
+
+
+class DriverConfig(msgspec.Struct, rename="pascal", omit_defaults=True, kw_only=True):
+    """The driver of a volume that a mount may create."""
+
+    name: str = ""
+    options: dict[str, str] | None = None
+
+
+class BindOptions(msgspec.Struct, rename="pascal", omit_defaults=True, kw_only=True):
+    """`Mount.BindOptions`."""
+
+    propagation: str = ""
+    non_recursive: bool = False
+    create_mountpoint: bool = False
+    read_only_non_recursive: bool = False
+    read_only_force_recursive: bool = False
+
+
+class VolumeOptions(msgspec.Struct, rename="pascal", omit_defaults=True, kw_only=True):
+    """`Mount.VolumeOptions`."""
+
+    no_copy: bool = False
+    labels: dict[str, str] | None = None
+    driver_config: DriverConfig | None = None
+    subpath: str = ""
+
+
+class ImageOptions(msgspec.Struct, rename="pascal", omit_defaults=True, kw_only=True):
+    """`Mount.ImageOptions`."""
+
+    subpath: str = ""
+
+
+class TmpfsOptions(msgspec.Struct, rename="pascal", omit_defaults=True, kw_only=True):
+    """`Mount.TmpfsOptions`."""
+
+    size_bytes: int = 0
+    mode: int = 0
+    options: tuple[Texts, ...] | None = None
+
+
+class Mount(msgspec.Struct, rename="pascal", omit_defaults=True, kw_only=True):
+    """`Mount`, an entry of `HostConfig.Mounts`."""
+
+    type: str = ""
+    source: str = ""
+    target: str = ""
+    read_only: bool = False
+    consistency: str = ""
+    bind_options: BindOptions | None = None
+    volume_options: VolumeOptions | None = None
+    image_options: ImageOptions | None = None
+    tmpfs_options: TmpfsOptions | None = None
+    cluster_options: dict[str, Any] | None = None
+
+
+class HostConfig(msgspec.Struct, rename="pascal", kw_only=True):
+    """`HostConfig`."""
+
+    binds: Texts | None = None
+    container_id_file: str = field(default="", name="ContainerIDFile")
+    log_config: LogConfig = LogConfig()
+    network_mode: str = ""
+    port_bindings: dict[str, tuple[PortBinding, ...] | None] | None = None
+    restart_policy: RestartPolicy = RestartPolicy()
+    auto_remove: bool = False
+    volume_driver: str = ""
+    volumes_from: Texts | None = None
+    console_size: tuple[int, int] = (0, 0)
+    annotations: dict[str, str] | None = None
+    cap_add: Texts | None = None
+    cap_drop: Texts | None = None
+    cgroupns_mode: str = ""
+    dns: Texts | None = None
+    dns_options: Texts | None = None
+    dns_search: Texts | None = None
+    extra_hosts: Texts | None = None
+    group_add: Texts | None = None
+    ipc_mode: str = ""
+    cgroup: str = ""
+    links: Texts | None = None
+    oom_score_adj: int = 0
+    pid_mode: str = ""
+    privileged: bool = False
+    publish_all_ports: bool = False
+    readonly_rootfs: bool = False
+    security_opt: Texts | None = None
+    storage_opt: dict[str, str] | None = None
+    tmpfs: dict[str, str] | None = None
+    uts_mode: str = field(default="", name="UTSMode")
+    userns_mode: str = ""
+    shm_size: int = 0
+    sysctls: dict[str, str] | None = None
+    runtime: str = ""
+    isolation: str = ""
+    cpu_shares: int = 0
+    memory: int = 0
+    nano_cpus: int = 0
+    cgroup_parent: str = ""
+    blkio_weight: int = 0
+    blkio_weight_device: tuple[WeightDevice, ...] | None = None
+    blkio_device_read_bps: tuple[ThrottleDevice, ...] | None = None
+    blkio_device_write_bps: tuple[ThrottleDevice, ...] | None = None
+    blkio_device_read_iops: tuple[ThrottleDevice, ...] | None = field(default=None, name="BlkioDeviceReadIOps")
+    blkio_device_write_iops: tuple[ThrottleDevice, ...] | None = field(default=None, name="BlkioDeviceWriteIOps")
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpu_realtime_period: int = 0
+    cpu_realtime_runtime: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    devices: tuple[Device, ...] | None = None
+    device_cgroup_rules: Texts | None = None
+    device_requests: tuple[dict[str, Any], ...] | None = None
+    memory_reservation: int = 0
+    memory_swap: int = 0
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool | None = None
+    pids_limit: int | None = None
+    ulimits: tuple[Ulimit, ...] | None = None
+    cpu_count: int = 0
+    cpu_percent: int = 0
+    io_maximum_iops: int = field(default=0, name="IOMaximumIOps")
+    io_maximum_bandwidth: int = field(default=0, name="IOMaximumBandwidth")
+    mounts: tuple[Mount, ...] | None = None
+    masked_paths: Texts | None = None
+    readonly_paths: Texts | None = None
+    init: bool | None = None
+
+
+class IPAMConfig(msgspec.Struct, kw_only=True):
+    """The addresses that an endpoint asks for."""
+
+    ipv4_address: str = field(default="", name="IPv4Address")
+    ipv6_address: str = field(default="", name="IPv6Address")
+
+
+class EndpointSettings(msgspec.Struct, rename="pascal", kw_only=True):
+    """What a container wants of one network; what it has got is not read."""
+
+    ipam_config: IPAMConfig | None = field(default=None, name="IPAMConfig")
+    links: Texts | None = None
+    aliases: Texts | None = None
+    mac_address: str = ""
+    driver_opts: dict[str, str] | None = None
+    gw_priority: int = 0
+
+
+class NetworkingConfig(msgspec.Struct, rename="pascal", kw_only=True):
+    """`NetworkingConfig`."""
+
+    endpoints_config: dict[str, EndpointSettings | None] | None = None
+
+
+class ContainerCreate(ContainerConfig, rename="pascal", kw_only=True):
+    """The body of POST /containers/create: a configuration and its surroundings."""
+
+    host_config: HostConfig | None = None
+    networking_config: NetworkingConfig | None = None
+
+
+class ContainerUpdate(msgspec.Struct, rename="pascal", kw_only=True):
+    """The body of POST /containers/{id}/update, as far as it can be done to any container."""
+
+    restart_policy: RestartPolicy | None = None
+
+
+_OMITTED_FROM_CONFIG = (
+    "ExposedPorts",
+    "ArgsEscaped",
+    "Healthcheck",
+    "NetworkDisabled",
+    "MacAddress",
+    "StopSignal",
+    "StopTimeout",
+    "Shell",
+)
+_OMITTED_FROM_HOST_CONFIG = ("Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Mounts", "Init")
+
+
+def encode_config(config: object) -> dict[str, Any]:
+    """Encode anything with the attributes of `ContainerConfig`; what is empty is left out where Docker does so."""
+    return _encode(msgspec.convert(config, ContainerConfig, from_attributes=True), _OMITTED_FROM_CONFIG)
+
+
+def encode_host_config(host_config: object) -> dict[str, Any]:
+    """Encode anything with the attributes of `HostConfig`, its mounts as documents that this module made."""
+    return _encode(msgspec.convert(host_config, HostConfig, from_attributes=True), _OMITTED_FROM_HOST_CONFIG)
+
+
+def encode_mounts(host_config: HostConfig) -> tuple[dict[str, Any], ...] | None:
+    """Give the mounts as documents, to be shown again by inspect."""
+    return None if host_config.mounts is None else tuple(msgspec.to_builtins(host_config.mounts))
+
+
+def _encode(struct: msgspec.Struct, omitted: tuple[str, ...]) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.to_builtins(struct)
+    for key in omitted:
+        if not document[key]:
+            del document[key]
+    return document
