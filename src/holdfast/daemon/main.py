@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from holdfast.daemon import roots, systemd
 from holdfast.events import EventBus
 from holdfast.images.rootfs import RootFs
 from holdfast.images.service import Images
-from holdfast.network.service import Networks
+from holdfast.network.service import Network
 from holdfast.runtime.runtime import Runtime
 from holdfast.store import Store
 from holdfast.volumes.drivers.local import LocalDriver
@@ -73,7 +74,7 @@ def _open(config: Config, closing: contextlib.ExitStack) -> Engine:
     volumes = Volumes(store, events, LocalDriver(config.state_root))
     closing.callback(volumes.close)
     images = Images(config, store, events)
-    network = Networks(config, store, events)
+    network = Network(config, store, events)
     closing.callback(network.close)
     runtime = Runtime(config)
     rootfs = RootFs(config.state_root)
@@ -84,7 +85,7 @@ def _open(config: Config, closing: contextlib.ExitStack) -> Engine:
     return Engine(config, store, events, volumes, images, containers, runtime, network)
 
 
-def _listen(config: Config, activated: list[socket.socket]) -> tuple[list[socket.socket], object]:
+def _listen(config: Config, activated: list[socket.socket]) -> tuple[list[socket.socket], ssl.SSLContext | None]:
     sockets = activated or [unix_socket(config.socket_path, mode=config.socket_mode, group=config.socket_group)]
     if not config.tcp_address:
         return sockets, None
@@ -92,7 +93,7 @@ def _listen(config: Config, activated: list[socket.socket]) -> tuple[list[socket
     return [*sockets, *tcp_sockets(config.tcp_address)], tls
 
 
-async def _serve(engine: Engine, sockets: list[socket.socket], tls: object, began: float) -> None:
+async def _serve(engine: Engine, sockets: list[socket.socket], tls: ssl.SSLContext | None, began: float) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
