@@ -13,6 +13,7 @@ from holdfast.kernel.mountinfo import read_mountinfo
 from holdfast.kernel.nft import Nft, NftError
 from holdfast.network import PortRequest, rtnetlink
 from holdfast.network.rtnetlink import RouteSocket
+from holdfast.process.run import run
 from tests.support.namespace import in_mount_and_network_namespace
 from tests.support.network import HOST, OUTSIDE, bridge_ports, call, machine, refuses, server
 
@@ -105,6 +106,26 @@ def test_another_program_that_drops_forwarded_packets(tmp_path: Path, with_docke
         assert nft.run(f"list chain ip filter {place}").count('comment "holdfast"') == 2
         host.network.remove_all()
         assert nft.run("list table ip filter") == before
+
+
+@in_mount_and_network_namespace
+def test_the_older_iptables_that_drop_forwarded_packets(tmp_path: Path, tool: Callable[[str], Path]) -> None:
+    program = tool("iptables-legacy")
+    if run([program, "-P", "FORWARD", "DROP"], timeout_s=10, check=False).returncode:
+        pytest.skip("this kernel has no legacy iptables")
+    before = run([program, "-S"], timeout_s=10).stdout
+    with machine(tmp_path) as host:
+        namespace = host.network.make_namespace("a" * 64)
+        host.network.connect("a" * 64, namespace, ports=[PortRequest(80, "tcp", "", 8080)])
+        with server(host.outside, 80), server(namespace, 80):
+            assert call(namespace, OUTSIDE, 80) == HOST
+            assert call(host.outside, HOST, 8080) == OUTSIDE
+        assert run([program, "-S", "FORWARD"], timeout_s=10).stdout.count(b"holdfast0") == 2
+        host.network.close()
+        host.start({"a" * 64: namespace})
+        assert run([program, "-S", "FORWARD"], timeout_s=10).stdout.count(b"holdfast0") == 2
+        host.network.remove_all()
+    assert run([program, "-S"], timeout_s=10).stdout == before
 
 
 @in_mount_and_network_namespace
