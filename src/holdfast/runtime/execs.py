@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +13,8 @@ from typing import Final, Self
 
 from holdfast import faults
 from holdfast.errors import Conflict, DeadlineExceeded, System
-from holdfast.kernel import pidfd
 from holdfast.kernel.path import owned_fd, remove_tree
-from holdfast.runtime import attach, conmon, messages
+from holdfast.runtime import attach, conmon, messages, monitor
 from holdfast.runtime.layout import RunLayout
 from holdfast.runtime.probe import RuntimeFacts
 
@@ -52,11 +50,7 @@ class ExecTask:
 
     def resize(self, rows: int, columns: int) -> None:
         """Set the size of its terminal. Raises Conflict if it has ended."""
-        try:
-            with owned_fd(os.open(self._bundle / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as fifo:
-                os.write(fifo, f"1 {rows} {columns}\n".encode())
-        except OSError as error:
-            raise Conflict("the exec process is not running") from error
+        monitor.resize(self._bundle, "the exec process", rows, columns)
 
     def close(self) -> None:
         """Let go of streams and pipes, and remove the bundle if the program has ended. Harmless to repeat."""
@@ -64,7 +58,7 @@ class ExecTask:
             self.socket.close()
         self._launch.close()
         if self._exit_code is not None:
-            _wait_for_conmon(self._bundle)
+            monitor.wait_for_end(self._bundle, _CONMON_END_S)
             _remove(self._bundle)
 
     def __enter__(self) -> Self:
@@ -99,7 +93,7 @@ def start_exec(
         )
         command += conmon.exec_arguments(process_file, attach=with_attach)
         launch = chosen.inside(lambda: conmon.Launch(command, with_attach=with_attach))
-        undo.callback(_wait_for_conmon, bundle)
+        undo.callback(monitor.wait_for_end, bundle, _CONMON_END_S)
         undo.callback(launch.abandon)
         move_monitor(launch.pid)
         launch.release()
@@ -124,19 +118,6 @@ def start_exec(
         faults.point("runtime-exec-started")
         undo.pop_all()
         return ExecTask(pid, connection, launch, bundle)
-
-
-def _wait_for_conmon(bundle: Path) -> None:
-    """conmon takes its socket away last; removing the bundle before would only race with it."""
-    try:
-        pid = int((bundle / "conmon.pid").read_text())
-        with owned_fd(pidfd.pidfd_open(pid)) as process:
-            if os.fsencode(bundle) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                poll = select.poll()
-                poll.register(process, select.POLLIN)
-                poll.poll(int(_CONMON_END_S * 1000))
-    except (FileNotFoundError, ProcessLookupError, ValueError):
-        return
 
 
 def _remove(bundle: Path) -> None:

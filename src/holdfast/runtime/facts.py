@@ -1,4 +1,4 @@
-"""Gather what `build_spec` has to know about the machine: the impure half of `spec.HostFacts`."""
+"""Gather what `build_spec` has to know about the machine: the impure half of `host.HostFacts`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from holdfast.kernel import identity
 from holdfast.kernel.cgroup import CgroupLayout, paths
 from holdfast.runtime import seccomp
 from holdfast.runtime.devices import host_devices
-from holdfast.runtime.spec import HostFacts
+from holdfast.runtime.host import HostFacts
 
 _THROTTLE: Final = "cpu[0-9]*/thermal_throttle"
 _CPUS: Final = Path("/sys/devices/system/cpu")

@@ -15,7 +15,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -256,8 +256,3 @@ def _bundle(places: RunLayout) -> Iterator[Path]:
             yield bundle
         finally:
             remove_tree(directory, _ID)
-
-
-def describe(facts: RuntimeFacts) -> dict[str, str]:
-    """The facts as text, for `info` and `doctor`."""
-    return {key: str(value) for key, value in asdict(facts).items() if value is not None}

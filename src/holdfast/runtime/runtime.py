@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import json
 import os
-import select
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -25,14 +23,15 @@ from holdfast.errors import Conflict, DeadlineExceeded, EngineError, NotFound, S
 from holdfast.kernel import cgroup, identity, pidfd
 from holdfast.kernel.path import owned_fd, remove_tree
 from holdfast.process import ProgramFailed, run
-from holdfast.runtime import attach, conmon, facts, messages, probe
+from holdfast.runtime import attach, conmon, facts, messages, monitor, probe
 from holdfast.runtime.devices import host_devices
 from holdfast.runtime.execs import ExecTask, start_exec
 from holdfast.runtime.exits import ExitInfo, ExitWatcher
 from holdfast.runtime.filters import FilterCache, read_filter
+from holdfast.runtime.host import HostFacts
 from holdfast.runtime.layout import RunLayout
+from holdfast.runtime.limits import Resources, linux_resources
 from holdfast.runtime.probe import RuntimeFacts
-from holdfast.runtime.spec import HostFacts, Resources, linux_resources
 from holdfast.runtime.task import Task
 
 __all__ = ["Runtime", "Task", "TaskRequest"]
@@ -42,8 +41,6 @@ logger = log.get(__name__)
 CREATE_TIMEOUT_S: Final = 120.0
 _CALL_TIMEOUT_S: Final = 60.0
 _CONMON_END_S: Final = 5.0
-_CONTROL_RESIZE: Final = "1 {rows} {columns}\n"
-_CONTROL_REOPEN_LOG: Final = "2 0 0\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +265,8 @@ class Runtime:
         if cgroup.pids(self._layout, group):
             self._thaw(container_id)
             cgroup.kill(self._layout, group)
-        self._end_monitor(bundle, container_id)
+        if not monitor.wait_for_end(bundle, _CONMON_END_S):
+            logger.warning("conmon did not end", extra={"container": container_id})
         try:
             cgroup.remove(self._layout, group, kill_leftovers=True)
             cgroup.remove(self._tracking, self._monitor_cgroup(container_id), kill_leftovers=True)
@@ -297,12 +295,11 @@ class Runtime:
 
     def resize(self, container_id: str, rows: int, columns: int) -> None:
         """Set the size of the container's terminal. Raises Conflict if it does not run."""
-        _control(self._places.bundle(container_id), container_id,
-                 _CONTROL_RESIZE.format(rows=rows, columns=columns))
+        monitor.resize(self._places.bundle(container_id), f"container {container_id}", rows, columns)
 
     def reopen_log(self, container_id: str) -> None:
         """Have conmon open its log file anew, after a rename. Raises Conflict if the container does not run."""
-        _control(self._places.bundle(container_id), container_id, _CONTROL_REOPEN_LOG)
+        monitor.reopen_log(self._places.bundle(container_id), f"container {container_id}")
 
     # --- exec ---------------------------------------------------------------------------------------------
 
@@ -349,12 +346,12 @@ class Runtime:
         (bundle / "config.json").write_text(json.dumps(spec))
 
     def _task(self, bundle: Path, pid: int) -> Task:
-        monitor = int((bundle / "conmon.pid").read_text())
+        conmon_pid = int((bundle / "conmon.pid").read_text())
         started = pidfd.process_start_time(pid)
-        monitor_started = pidfd.process_start_time(monitor)
+        monitor_started = pidfd.process_start_time(conmon_pid)
         if started is None or monitor_started is None:
             raise System(f"container {bundle.name}: it was killed while it was being created")
-        return Task(pid, started, monitor, monitor_started)
+        return Task(pid, started, conmon_pid, monitor_started)
 
     def _monitor_cgroup(self, container_id: str) -> str:
         return f"{self._config.cgroup_parent}/conmon-{container_id}"
@@ -376,21 +373,6 @@ class Runtime:
             return str(spec["linux"]["cgroupsPath"])
         except (FileNotFoundError, ValueError, KeyError):
             return self.cgroup_path(container_id)
-
-    def _end_monitor(self, bundle: Path, container_id: str) -> None:
-        """Wait until conmon has ended by itself, and kill it if it does not."""
-        monitor = _monitor_pid(bundle, container_id)
-        if monitor is None:
-            return
-        try:
-            with owned_fd(pidfd.pidfd_open(monitor)) as process:
-                if _monitor_pid(bundle, container_id) != monitor or _ended(process, _CONMON_END_S):
-                    return
-                logger.warning("conmon did not end", extra={"container": container_id, "pid": monitor})
-                pidfd.pidfd_send_signal(process, 9)
-                _ended(process, _CONMON_END_S)
-        except ProcessLookupError:
-            return
 
     def _thaw(self, container_id: str) -> None:
         """A frozen process does not die on cgroup v1 until it is let go."""
@@ -417,22 +399,6 @@ def _first_word(spec: Mapping[str, object]) -> str:
     return str(args[0]) if args else ""
 
 
-def _monitor_pid(bundle: Path, container_id: str) -> int | None:
-    """The id of the container's conmon if it runs: the number in the bundle, checked against its command line."""
-    try:
-        pid = int((bundle / "conmon.pid").read_text())
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError, ValueError):
-        return None
-    return pid if container_id.encode() in words and words[0].endswith(b"conmon") else None
-
-
-def _ended(process: int, timeout_s: float) -> bool:
-    poll = select.poll()
-    poll.register(process, select.POLLIN)
-    return bool(poll.poll(int(timeout_s * 1000)))
-
-
 def _remove(directory: Path, name: str) -> None:
     """Remove a tree of ours; conmon may still be taking its socket away."""
     try:
@@ -440,14 +406,3 @@ def _remove(directory: Path, name: str) -> None:
             remove_tree(parent, name)
     except FileNotFoundError:
         return
-
-
-def _control(bundle: Path, container_id: str, text: str) -> None:
-    """Write a line to conmon's control fifo. Raises Conflict if nobody reads it."""
-    try:
-        with owned_fd(os.open(bundle / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as fifo:
-            os.write(fifo, text.encode())
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENXIO, errno.EPIPE):
-            raise Conflict(f"container {container_id} is not running") from error
-        raise System(f"container {container_id}: {error}") from error

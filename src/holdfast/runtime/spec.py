@@ -16,8 +16,15 @@ from typing import Final
 from holdfast.errors import InvalidParameter
 from holdfast.runtime import capabilities
 from holdfast.runtime.devices import DeviceNode
+from holdfast.runtime.host import HostFacts
+from holdfast.runtime.limits import Resources, Ulimit, device_rule, linux_resources, rlimit
 from holdfast.runtime.seccomp import Profile
 from holdfast.runtime.user import User
+
+__all__ = [
+    "DEFAULT_PATH", "DEFAULT_SHM_BYTES", "INIT_DESTINATION", "MASKED_PATHS", "READONLY_PATHS", "HostFacts", "OciMount",
+    "Resources", "SpecInput", "Ulimit", "build_environment", "build_spec", "capability_sets", "check_cwd",
+]
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHM_BYTES: Final = 64 << 20
@@ -30,7 +37,6 @@ MASKED_PATHS: Final = (
 )
 READONLY_PATHS: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
-_CPU_PERIOD_US: Final = 100_000
 _KERNEL_MOUNTS: Final = frozenset({"/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"})
 _DESCRIPTOR_DIRECTORY: Final = re.compile(r"/proc/(self|thread-self|[0-9]+)(/task/[0-9]+)?/(fd|cwd|root)(/|$)")
 
@@ -43,55 +49,6 @@ class OciMount:
     source: str
     type: str = "bind"
     options: tuple[str, ...] = ("rbind", "rprivate")
-
-
-@dataclass(frozen=True, slots=True)
-class Ulimit:
-    """A resource limit by Docker's name, `nofile` say; -1 is unlimited."""
-
-    name: str
-    soft: int
-    hard: int
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """Limits in Docker's terms; 0 or "" is unset. `memory_swap_bytes` and `pids_limit` take -1 for unlimited."""
-
-    memory_bytes: int = 0
-    memory_swap_bytes: int = 0
-    memory_reservation_bytes: int = 0
-    memory_swappiness: int | None = None
-    oom_kill_disable: bool = False
-    nano_cpus: int = 0
-    cpu_shares: int = 0
-    cpu_quota_us: int = 0
-    cpu_period_us: int = 0
-    cpuset_cpus: str = ""
-    cpuset_mems: str = ""
-    pids_limit: int = 0
-    blkio_weight: int = 0
-    device_cgroup_rules: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class HostFacts:
-    """What the spec has to know about the machine and about the engine's own privileges."""
-
-    machine: str
-    kernel: tuple[int, int]
-    cgroup_v2: bool
-    controllers: frozenset[str]
-    capabilities: frozenset[str]
-    hard_limits: Mapping[str, int] = field(default_factory=dict)
-    """The engine's hard limits by lower-case name, -1 for unlimited."""
-    oom_score_adj: int = 0
-    swap_limit: bool = True
-    blkio_weight: bool = True
-    seccomp: Profile | None = None
-    thermal_throttle_paths: tuple[str, ...] = ()
-    devices: tuple[DeviceNode, ...] = ()
-    """Only gathered for privileged containers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +184,7 @@ def _process(
     }
     if given.terminal and given.console_size and all(given.console_size):
         process["consoleSize"] = {"height": given.console_size[0], "width": given.console_size[1]}
-    limits = [_rlimit(limit, host, warnings) for limit in given.ulimits]
+    limits = [rlimit(limit, host, warnings) for limit in given.ulimits]
     if limits:
         process["rlimits"] = limits
     score = given.oom_score_adj
@@ -239,21 +196,6 @@ def _process(
     if given.apparmor_profile:
         process["apparmorProfile"] = given.apparmor_profile
     return process
-
-
-def _rlimit(limit: Ulimit, host: HostFacts, warnings: list[str]) -> dict[str, object]:
-    name = limit.name.lower()
-    if name not in host.hard_limits:
-        raise InvalidParameter(f"invalid ulimit type: {limit.name}")
-    own = host.hard_limits[name]
-    soft, hard = limit.soft, limit.hard
-    if own >= 0 and "CAP_SYS_RESOURCE" not in host.capabilities:
-        if hard < 0 or hard > own:
-            warnings.append(f"The engine may not raise the limit {name} above {own}; the container gets {own}.")
-            hard = own
-        soft = hard if soft < 0 else min(soft, hard)
-    unsigned = (1 << 64) - 1
-    return {"type": f"RLIMIT_{name.upper()}", "soft": soft & unsigned, "hard": hard & unsigned}
 
 
 def _mounts(given: SpecInput) -> list[dict[str, object]]:
@@ -376,67 +318,6 @@ def _resources(given: SpecInput, host: HostFacts, warnings: list[str]) -> dict[s
     return linux_resources(given.resources, host, warnings) | {"devices": _device_rules(given)}
 
 
-def linux_resources(limits: Resources, host: HostFacts, warnings: list[str]) -> dict[str, object]:
-    """The `linux.resources` of limits, without devices; also what an update hands to the runtime."""
-    result: dict[str, object] = {}
-    memory = _memory(limits, host, warnings)
-    if memory:
-        result["memory"] = memory
-    cpu: dict[str, object] = {}
-    if limits.nano_cpus:
-        cpu["period"] = _CPU_PERIOD_US
-        cpu["quota"] = limits.nano_cpus * _CPU_PERIOD_US // 1_000_000_000
-    if limits.cpu_period_us:
-        cpu["period"] = limits.cpu_period_us
-    if limits.cpu_quota_us:
-        cpu["quota"] = limits.cpu_quota_us
-    if limits.cpu_shares:
-        cpu["shares"] = limits.cpu_shares
-    if limits.cpuset_cpus:
-        cpu["cpus"] = limits.cpuset_cpus
-    if limits.cpuset_mems:
-        cpu["mems"] = limits.cpuset_mems
-    if cpu:
-        result["cpu"] = cpu
-    if limits.pids_limit > 0:
-        if "pids" in host.controllers:
-            result["pids"] = {"limit": limits.pids_limit}
-        else:
-            warnings.append("Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. "
-                            "PIDs limit discarded.")
-    if limits.blkio_weight:
-        if host.blkio_weight:
-            result["blockIO"] = {"weight": limits.blkio_weight}
-        else:
-            warnings.append("Your kernel does not support Block I/O weight or the cgroup is not mounted. "
-                            "Weight discarded.")
-    return result
-
-
-def _memory(limits: Resources, host: HostFacts, warnings: list[str]) -> dict[str, object]:
-    memory: dict[str, object] = {}
-    if not (limits.memory_bytes or limits.memory_reservation_bytes or limits.memory_swap_bytes):
-        return memory
-    if "memory" not in host.controllers:
-        warnings.append("Your kernel does not support memory limit capabilities or the cgroup is not mounted. "
-                        "Limitation discarded.")
-        return memory
-    if limits.memory_bytes:
-        memory["limit"] = limits.memory_bytes
-        if host.swap_limit:
-            memory["swap"] = limits.memory_swap_bytes or 2 * limits.memory_bytes
-        elif limits.memory_swap_bytes != -1:
-            warnings.append("Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
-                            "Memory limited without swap.")
-    if limits.memory_reservation_bytes:
-        memory["reservation"] = limits.memory_reservation_bytes
-    if limits.memory_swappiness is not None and limits.memory_swappiness >= 0 and not host.cgroup_v2:
-        memory["swappiness"] = limits.memory_swappiness
-    if limits.oom_kill_disable and not host.cgroup_v2:
-        memory["disableOOMKiller"] = True
-    return memory
-
-
 def _device_rules(given: SpecInput) -> list[dict[str, object]]:
     """Deny everything first; the runtimes add the standard devices (null, zero, tty, ...) themselves."""
     if given.privileged:
@@ -446,18 +327,4 @@ def _device_rules(given: SpecInput) -> list[dict[str, object]]:
         {"allow": True, "type": node.type, "major": node.major, "minor": node.minor, "access": node.access}
         for node in given.devices
     ]
-    return rules + [_device_rule(rule) for rule in given.resources.device_cgroup_rules]
-
-
-def _device_rule(text: str) -> dict[str, object]:
-    """One `--device-cgroup-rule`: `c 1:3 mr`, with `*` for any number. Raises InvalidParameter."""
-    match = re.fullmatch(r"([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})", text, re.ASCII)
-    if match is None:
-        raise InvalidParameter(f"invalid device cgroup rule format: '{text}'")
-    kind, major, minor, access = match.groups()
-    rule: dict[str, object] = {"allow": True, "type": kind, "access": access}
-    if major != "*":
-        rule["major"] = int(major)
-    if minor != "*":
-        rule["minor"] = int(minor)
-    return rule
+    return rules + [device_rule(rule) for rule in given.resources.device_cgroup_rules]
