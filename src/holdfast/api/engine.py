@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from holdfast.events import EventBus
     from holdfast.images.service import Images
     from holdfast.network.service import Network
-    from holdfast.runtime.service import Runtime
+    from holdfast.runtime.runtime import Runtime
     from holdfast.store import Store
     from holdfast.volumes.service import Volumes
 

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,20 @@ from holdfast.api import events
 from holdfast.api.response import API_VERSION, MIN_API_VERSION, Response, json_response, text_response
 from holdfast.api.router import Router
 from holdfast.api.worker import in_worker
-from holdfast.errors import InvalidParameter, Unsupported
+from holdfast.containers.status import describe
+from holdfast.errors import EngineError, InvalidParameter, NotFound, Unsupported
 from holdfast.kernel import identity
 from holdfast.kernel.mountinfo import read_mountinfo
 from holdfast.wire.images import encode_summary
-from holdfast.wire.system import Counts, Machine, Part, encode_disk_usage, encode_info, encode_version
+from holdfast.wire.system import (
+    Counts,
+    Machine,
+    Part,
+    encode_container_usage,
+    encode_disk_usage,
+    encode_info,
+    encode_version,
+)
 from holdfast.wire.volumes import encode_usage
 
 if TYPE_CHECKING:
@@ -29,6 +39,7 @@ if TYPE_CHECKING:
 
     from holdfast.api.engine import Engine
     from holdfast.api.request import Request
+    from holdfast.containers.container import Container
     from holdfast.runtime.spec import HostFacts
 
 routes = Router()
@@ -40,7 +51,6 @@ _PING_HEADERS = {
     "Pragma": "no-cache",
     "Swarm": "inactive",
 }
-_NEWEST = (1, 51)
 _DISK_OBJECTS = frozenset({"container", "image", "volume", "build-cache"})
 _INITS = ("catatonit", "tini", "docker-init")
 
@@ -87,7 +97,8 @@ async def disk_usage(request: Request, engine: Engine) -> Response:
     for kind in asked:
         if kind not in _DISK_OBJECTS:
             raise InvalidParameter(f"unknown object type: {kind}")
-    return json_response(200, await in_worker(_disk_usage, engine, frozenset(asked) or _DISK_OBJECTS))
+    wanted = frozenset(asked) or _DISK_OBJECTS
+    return json_response(200, await in_worker(_disk_usage, engine, wanted, request.api_version))
 
 
 @routes.add("POST", "/session", since=(1, 31))
@@ -102,14 +113,48 @@ async def grpc(_request: Request, _engine: Engine) -> Response:
     raise Unsupported("this engine has no BuildKit; build with DOCKER_BUILDKIT=0")
 
 
-def _disk_usage(engine: Engine, asked: frozenset[str]) -> dict[str, Any]:
-    images = [encode_summary(image, _NEWEST) for image in engine.images.disk_usage()] if "image" in asked else None
+def _disk_usage(engine: Engine, asked: frozenset[str], api_version: tuple[int, int]) -> dict[str, Any]:
+    images = containers = volumes = None
+    if "image" in asked:
+        images = [encode_summary(listed, api_version) for listed in engine.images.disk_usage()]
+    if "container" in asked:
+        at = datetime.now(UTC)
+        containers = [_container_usage(engine, container, at) for container in engine.containers.all()]
+    if "volume" in asked:
+        volumes = [encode_usage(usage) for usage in engine.volumes.disk_usage()]
     return encode_disk_usage(
         images=images,
-        layers_size_bytes=engine.images.layers_size() if images is not None else 0,
-        containers=engine.containers.disk_usage() if "container" in asked else None,
-        volumes=[encode_usage(usage) for usage in engine.volumes.disk_usage()] if "volume" in asked else None,
+        layers_size_bytes=0 if images is None else engine.images.layers_size(),
+        containers=containers,
+        volumes=volumes,
         build_cache="build-cache" in asked,
+    )
+
+
+def _container_usage(engine: Engine, container: Container, at: datetime) -> dict[str, Any]:
+    record, state = container.record, container.state
+    try:
+        size_bytes = engine.containers.size_of(container)
+    except (OSError, EngineError):
+        size_bytes = 0  # it was removed in the meantime
+    try:
+        image_bytes = engine.images.resolve(record.image_id).size_bytes
+    except NotFound:
+        image_bytes = 0
+    return encode_container_usage(
+        container_id=record.id,
+        name=record.name,
+        image=record.config.image,
+        image_id=record.image_id,
+        argv=record.argv,
+        created_s=int(record.created_at.timestamp()),
+        labels=record.labels,
+        state=state.status,
+        status=describe(state, at),
+        size_bytes=size_bytes,
+        image_bytes=image_bytes,
+        network_mode=record.host_config.network_mode,
+        mounts=[(mount.type, mount.name, mount.destination) for mount in record.mounts],
     )
 
 
