@@ -70,7 +70,8 @@ class Machine:
                     peer = there.link("eth0")
                     assert peer is not None
                     there.ask(rtnetlink.set_up(peer.index),
-                              rtnetlink.add_address(peer.index, IPv4Address(OUTSIDE), UPLINK))
+                              rtnetlink.add_address(peer.index, IPv4Address(OUTSIDE), UPLINK),
+                              rtnetlink.add_default_route(peer.index, IPv4Address(HOST)))
 
             in_network_namespace(self.outside, configure)
             kernel.ask(rtnetlink.add_default_route(card.index, IPv4Address(OUTSIDE)))

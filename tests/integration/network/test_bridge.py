@@ -9,6 +9,7 @@ import pytest
 from holdfast.errors import Conflict, NotFound
 from holdfast.events import Event
 from holdfast.kernel.namespaces import in_network_namespace
+from holdfast.kernel.nft import Nft
 from holdfast.network.rtnetlink import RouteSocket
 from tests.support.namespace import in_mount_and_network_namespace
 from tests.support.network import HOST, OUTSIDE, bridge_ports, call, machine, refuses, server
@@ -48,6 +49,9 @@ def test_outside_cannot_enter_where_no_port_is_published(tmp_path: Path) -> None
         with server(namespace, 80):
             assert refuses(host.outside, endpoint.ip_address, 80)
             assert refuses(host.outside, HOST, 80)
+            with Nft() as nft:
+                nft.run("flush chain inet holdfast forward")
+            assert call(host.outside, endpoint.ip_address, 80) == OUTSIDE, "there is a way but for our rules"
 
 
 @in_mount_and_network_namespace

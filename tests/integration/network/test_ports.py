@@ -11,8 +11,8 @@ import pytest
 
 from holdfast.errors import System, Unavailable
 from holdfast.kernel.namespaces import in_network_namespace
+from holdfast.kernel.nft import Nft
 from holdfast.network import PortRequest, filters
-from holdfast.network.rtnetlink import RouteSocket
 from tests.support.namespace import in_mount_and_network_namespace
 from tests.support.network import HOST, OUTSIDE, call, machine, refuses, server
 
@@ -46,27 +46,28 @@ def test_published_port_is_reached_from_everywhere(tmp_path: Path) -> None:
 def test_port_on_loopback_is_closed_to_others(tmp_path: Path) -> None:
     with machine(tmp_path) as host:
         namespace = host.network.make_namespace("a" * 64)
-        host.network.connect("a" * 64, namespace, ports=[PortRequest(80, "tcp", "127.0.0.1", 8080)])
+        endpoint = host.network.connect("a" * 64, namespace, ports=[PortRequest(80, "tcp", "127.0.0.1", 8080)])
         with server(namespace, 80), server(None, 9090, "127.0.0.1"):
             call(None, "127.0.0.1", 8080)
             assert refuses(None, HOST, 8080)
             assert refuses(host.outside, HOST, 8080)
             for port in (8080, 9090):
-                assert not _reached_as_loopback(host.outside, "02:00:00:00:00:01", port)
-                assert refuses(namespace, "127.0.0.1", port)
+                assert not _reached_as_loopback(host.outside, OUTSIDE, port)
+                assert not _reached_as_loopback(namespace, endpoint.ip_address, port)
+            with Nft() as nft:
+                nft.run("flush chain inet holdfast guard")
+            assert _reached_as_loopback(namespace, endpoint.ip_address, 9090), "the guard is what keeps them out"
 
 
-def _reached_as_loopback(namespace: Path, mac_address: str, port: int) -> bool:
-    """Whether a machine on the same wire reaches 127.0.0.1 of the host by a route of its own."""
+def _reached_as_loopback(namespace: Path, source: str, port: int) -> bool:
+    """Whether somebody on the same wire reaches 127.0.0.1 of the host; the bridge answers for that address."""
 
     def work() -> bool:
-        Path("/proc/sys/net/ipv4/conf/all/route_localnet").write_text("1")
-        with RouteSocket() as kernel:
-            card = kernel.link("eth0")
-            assert card is not None
+        for setting in ("route_localnet", "accept_local"):
+            Path("/proc/sys/net/ipv4/conf/all", setting).write_text("1")
         with socket.socket() as caller:
             caller.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
-            caller.bind((OUTSIDE, 0))
+            caller.bind((source, 0))
             caller.settimeout(0.5)
             try:
                 caller.connect(("127.0.0.1", port))
