@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,10 +35,14 @@ from holdfast.kernel.mount import (
     open_tree,
     umount2,
 )
+from holdfast.kernel.mountinfo import MountInfo, parse_mountinfo
 from holdfast.kernel.path import owned_fd
 from holdfast.volumes.mounts import MountPoint
 
 _SHARED = "-shared"
+_RESTRICTIONS = ("ro", "nosuid", "nodev", "noexec", "noatime")
+_MOUNT_ID = re.compile(r"^mnt_id:\s*([0-9]+)$", re.M)
+_MOUNT_TABLE = Path("/proc/thread-self/mountinfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +51,16 @@ class Staged:
 
     point: MountPoint
     path: Path
+    restrictions: tuple[str, ...] = ()
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Options for the runtime's bind; read-only is a property of what is staged already."""
-        return ("rbind" if self.point.recursive else "bind", self.point.propagation or "rprivate")
+        """Options for the runtime's bind.
+
+        crun remounts what it binds with the options named here and no others, so what the source refuses is said
+        again. The mounts below keep what was set when they were staged.
+        """
+        return ("rbind" if self.point.recursive else "bind", self.point.propagation or "rprivate", *self.restrictions)
 
 
 class Staging:
@@ -73,12 +83,15 @@ class Staging:
             raise System(f"prepare mounts: {error}") from error
         with contextlib.ExitStack() as undo:
             undo.callback(self.unstage, container_id)
-            staged = tuple(
-                Staged(point, _stage_one(point, fd, folder / str(number)))
-                for number, (point, fd) in enumerate(sources)
-            )
+            staged = []
+            for number, (point, fd) in enumerate(sources):
+                under = mount_of(fd)
+                _check_propagation(point, under)
+                path = _stage_one(point, fd, folder / str(number))
+                wanted = set(under.options) | (set() if point.rw else {"ro"})
+                staged.append(Staged(point, path, tuple(word for word in _RESTRICTIONS if word in wanted)))
             undo.pop_all()
-        return staged
+        return tuple(staged)
 
     def unstage(self, container_id: str) -> None:
         """Detach everything that is staged; nothing happens if nothing is. Raises System."""
@@ -119,6 +132,30 @@ def open_bind(point: MountPoint) -> int:
         return os.open(point.source, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
         raise System(f"error while creating mount source path '{point.source}': {error}") from error
+
+
+def mount_of(fd: int) -> MountInfo:
+    """Give the mount that a descriptor lies on, without asking the file system, which may hang. proc_pid_fdinfo(5).
+
+    Raises OSError.
+    """
+    text = Path(f"/proc/thread-self/fdinfo/{fd}").read_text()
+    match = _MOUNT_ID.search(text)
+    assert match, text
+    beginning = match.group(1) + " "
+    for line in os.fsdecode(_MOUNT_TABLE.read_bytes()).splitlines():
+        if line.startswith(beginning):
+            return parse_mountinfo(line)[0]
+    raise OSError(errno.ENOENT, "the mount is not in this namespace", str(fd))
+
+
+def _check_propagation(point: MountPoint, under: MountInfo) -> None:
+    """Raise System, in Docker's words, if what is mounted later could not propagate as was asked."""
+    shared, slave = point.propagation in ("shared", "rshared"), point.propagation in ("slave", "rslave")
+    if shared and under.shared is None:
+        raise System(f"path {point.source} is mounted on {under.mount_point} but it is not a shared mount")
+    if slave and under.shared is None and under.master is None:
+        raise System(f"path {point.source} is mounted on {under.mount_point} but it is not a shared or slave mount")
 
 
 def _stage_one(point: MountPoint, fd: int, path: Path) -> Path:
