@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import click
 
-from holdfast.cli.command import command
-from holdfast.cli.session import Refused, pass_client
-from holdfast.cli.streams import join, require_terminal
+from holdfast.cli.command import command, detach_keys_option
+from holdfast.cli.session import Refused, pass_client, require_terminal
+from holdfast.cli.streams import join
 from holdfast.client import Client
 
 
 @command("attach")
 @click.argument("name", metavar="CONTAINER")
-@click.option("--detach-keys", default="", metavar="KEYS", help="Keys that detach, such as ctrl-p,ctrl-q")
+@detach_keys_option
 @click.option("--no-stdin", is_flag=True, help="Do not attach stdin")
 @click.option("--sig-proxy/--no-sig-proxy", default=True, help="Pass signals on to the process (default)")
 @pass_client

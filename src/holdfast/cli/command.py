@@ -19,6 +19,8 @@ class Command(click.Command):
     def __init__(self, name: str | None, *, flags_first: bool = False, **attributes: Any) -> None:
         if flags_first:
             attributes["context_settings"] = {"allow_interspersed_args": False}
+        if not any(isinstance(param, click.Option) for param in attributes.get("params") or ()):
+            attributes["options_metavar"] = ""
         super().__init__(name, **attributes)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -29,7 +31,12 @@ class Command(click.Command):
             if isinstance(option, click.Option)
             for name in (*option.opts, *option.secondary_opts)
         }
-        return super().parse_args(ctx, list(_rewritten(args, options, flags_first=not ctx.allow_interspersed_args)))
+        words = list(_rewritten(args, options, flags_first=not ctx.allow_interspersed_args))
+        try:
+            return super().parse_args(ctx, words)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # its usage line is shown with the complaint
+            raise
 
 
 def command(name: str, *, flags_first: bool = False, **attributes: Any) -> Callable[[Callable[..., int]], Command]:
@@ -112,6 +119,30 @@ class Checked(click.ParamType[object]):
             raise Invalid(value, str(error), param, ctx) from error
 
 
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+
+
+def detach_keys(text: str) -> str:
+    """Check a `--detach-keys` before anything is begun. Raises ValueError."""
+    from holdfast.cli.terminal import parse_keys
+
+    parse_keys(text)
+    return text
+
+
+INTEGER = Checked("NUMBER", _integer)
+detach_keys_option = click.option(
+    "--detach-keys",
+    default="",
+    type=Checked("KEYS", lambda text: detach_keys(text) if text else ""),
+    help="Keys that detach, such as ctrl-p,ctrl-q",
+)
+
+
 class Invalid(click.BadParameter):
     """A flag's value that cannot be understood."""
 
@@ -130,15 +161,14 @@ def parse_filter(text: str) -> tuple[str, str]:
     """One `--filter`. Raises ValueError without an equals sign."""
     key, given, value = text.partition("=")
     if not given:
-        raise ValueError(f"invalid filter '{text}'")
+        raise ValueError("bad format of filter (expected name=value)")
     return key.strip().lower(), value.strip()
 
 
-def filter_option(help_text: str = "Show only what fits, such as label=x; may be repeated") -> Callable[[Any], Any]:
-    """The option `-f/--filter`, as the argument `filters`."""
-    return click.option(
-        "filters", "-f", "--filter", multiple=True, type=Checked("KEY=VALUE", parse_filter), help=help_text
-    )
+def filter_option(help_text: str, *, short: bool = True) -> Callable[[Any], Any]:
+    """The option `-f/--filter`, as the argument `filters`; without the short form where -f means force."""
+    names = ["-f", "--filter"] if short else ["--filter"]
+    return click.option("filters", *names, multiple=True, type=Checked("KEY=VALUE", parse_filter), help=help_text)
 
 
 def gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

@@ -66,10 +66,7 @@ def _command(body: Fields, words: Sequence[str], flags: Document) -> None:
 
 
 def _streams(body: Fields, flags: Document, *, detach: bool) -> None:
-    asked = [name.lower() for name in flags.strings("attach")]
-    for name in asked:
-        if name not in {"stdin", "stdout", "stderr"}:
-            raise ValueError("valid streams are STDIN, STDOUT and STDERR")
+    asked = flags.strings("attach")
     interactive = flags.flag("interactive")
     if not detach:
         body["AttachStdin"] = interactive or "stdin" in asked
@@ -80,9 +77,8 @@ def _streams(body: Fields, flags: Document, *, detach: bool) -> None:
 
 
 def _environment_and_labels(body: Fields, flags: Document) -> None:
-    variables = [line for path in flags.strings("env_file") for line in lines(path)] + flags.strings("env")
-    if variables:
-        body["Env"] = environment(variables)
+    if variables := environment(flags.strings("env"), flags.strings("env_file")):
+        body["Env"] = variables
     labels = [line for path in flags.strings("label_file") for line in lines(path)] + flags.strings("label")
     if labels:
         body["Labels"] = {key: value for key, _, value in (label.partition("=") for label in labels)}
@@ -200,8 +196,6 @@ def _host(host: Fields, flags: Document) -> None:
             "Type": flags.text("log_driver"),
             "Config": dict(options) if isinstance(options, list) else {},
         }
-    if hosts := flags.strings("add_host"):
-        host["ExtraHosts"] = [_extra_host(entry) for entry in hosts]
     if devices := flags.strings("device"):
         host["Devices"] = [_device(entry) for entry in devices]
 
@@ -217,14 +211,6 @@ def _restart(text: str) -> Fields:
     if not count.isdecimal():
         raise ValueError("invalid restart policy format: maximum retry count must be an integer")
     return {"Name": name, "MaximumRetryCount": int(count)}
-
-
-def _extra_host(entry: str) -> str:
-    """`name:address` or `name=address`; an address may be in brackets."""
-    name, given, address = entry.partition("=") if "=" in entry else entry.partition(":")
-    if not (name and given and address):
-        raise ValueError(f'bad format for add-host: "{entry}"')
-    return f"{name}:{address.removeprefix('[').removesuffix(']')}"
 
 
 def _device(entry: str) -> Fields:

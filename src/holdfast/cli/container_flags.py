@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from holdfast.cli.command import Checked
+from holdfast.cli.command import INTEGER as NUMBER
+from holdfast.cli.command import Checked, detach_keys
 from holdfast.cli.human import parse_duration, parse_size
 from holdfast.cli.mount_flag import parse_mount
 
@@ -41,9 +42,41 @@ def _ulimit(text: str) -> dict[str, object]:
     try:
         if not given:
             raise ValueError
-        return {"Name": name, "Soft": int(soft), "Hard": int(hard if both else soft)}
+        limit = (int(soft), int(hard if both else soft))
     except ValueError:
         raise ValueError(f"invalid ulimit argument: {text}") from None
+    if limit[0] > limit[1] != -1:
+        raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: {limit[0]} > {limit[1]}")
+    return {"Name": name, "Soft": limit[0], "Hard": limit[1]}
+
+
+def _named(kind: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not text.partition("=")[0]:
+            raise ValueError(f"invalid {kind}: {text}" if kind != "label" else f"invalid label '{text}': empty name")
+        return text
+
+    return check
+
+
+def _stream(text: str) -> str:
+    if text.lower() not in {"stdin", "stdout", "stderr"}:
+        raise ValueError("valid streams are STDIN, STDOUT and STDERR")
+    return text.lower()
+
+
+def _extra_host(text: str) -> str:
+    """`name:address` or `name=address`; an address may be in brackets."""
+    name, given, address = text.partition("=") if "=" in text else text.partition(":")
+    if not (name and given and address):
+        raise ValueError(f'bad format for add-host: "{text}"')
+    return f"{name}:{address.removeprefix('[').removesuffix(']')}"
+
+
+def _pull(text: str) -> str:
+    if text not in {"always", "missing", "never"}:
+        raise ValueError(f"invalid pull option: '{text}': must be one of \"always\", \"missing\" or \"never\"")
+    return text
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -53,8 +86,9 @@ def _pair(text: str) -> tuple[str, str]:
 
 BYTES = Checked("BYTES", parse_size)
 DURATION = Checked("DURATION", _duration)
+ENV = Checked("NAME=VALUE", _named("environment variable"))
 PAIR = Checked("KEY=VALUE", _pair)
-TEXT, NUMBER, SWITCH = click.STRING, click.INT, click.BOOL
+TEXT, SWITCH = click.STRING, click.BOOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +115,9 @@ class Flag:
 
 
 FLAGS = (
-    Flag("--add-host", "", TEXT, "Host name and address: name:address", many=True),
+    Flag("--add-host", "HostConfig.ExtraHosts", Checked("HOST", _extra_host), "Host: name:address", many=True),
     Flag("--annotation", "HostConfig.Annotations", PAIR, "Annotation for the OCI runtime", many=True),
-    Flag("-a --attach", "", TEXT, "Attach only stdin, stdout or stderr", many=True),
+    Flag("-a --attach", "", Checked("STREAM", _stream), "Attach only stdin, stdout or stderr", many=True),
     Flag("--cap-add", "HostConfig.CapAdd", TEXT, "Add a Linux capability", many=True),
     Flag("--cap-drop", "HostConfig.CapDrop", TEXT, "Drop a Linux capability", many=True),
     Flag("--cgroup-parent", "HostConfig.CgroupParent", TEXT, "Parent cgroup"),
@@ -95,14 +129,14 @@ FLAGS = (
     Flag("--cpus", "HostConfig.NanoCpus", Checked("NUMBER", _cpus), "Number of CPUs, such as 1.5"),
     Flag("--cpuset-cpus", "HostConfig.CpusetCpus", TEXT, "CPUs to run on, such as 0-3"),
     Flag("--cpuset-mems", "HostConfig.CpusetMems", TEXT, "Memory nodes to use"),
-    Flag("--detach-keys", "", TEXT, "Keys that detach, such as ctrl-p,ctrl-q"),
+    Flag("--detach-keys", "", Checked("KEYS", detach_keys), "Keys that detach, such as ctrl-p,ctrl-q"),
     Flag("--device", "", TEXT, "Device: host path[:path[:rwm]]", many=True),
     Flag("--dns", "HostConfig.Dns", TEXT, "DNS server", many=True),
     Flag("--dns-option", "HostConfig.DnsOptions", TEXT, "DNS option", many=True),
     Flag("--dns-search", "HostConfig.DnsSearch", TEXT, "DNS search domain", many=True),
     Flag("--domainname", "Domainname", TEXT, "NIS domain name"),
     Flag("--entrypoint", "", TEXT, "Program to run instead of the image's entrypoint"),
-    Flag("-e --env", "", TEXT, "Environment: NAME=VALUE, or NAME to pass ours on", many=True),
+    Flag("-e --env", "", ENV, "Environment: NAME=VALUE, or NAME to pass ours on", many=True),
     Flag("--env-file", "", TEXT, "File of environment variables", many=True),
     Flag("--expose", "", TEXT, "Port or range that the container offers", many=True),
     Flag("--group-add", "HostConfig.GroupAdd", TEXT, "Additional group", many=True),
@@ -118,7 +152,7 @@ FLAGS = (
     Flag("--ip", "", TEXT, "IPv4 address"),
     Flag("--ip6", "", TEXT, "IPv6 address"),
     Flag("--ipc", "HostConfig.IpcMode", TEXT, "IPC namespace"),
-    Flag("-l --label", "", TEXT, "Label: KEY=VALUE", many=True),
+    Flag("-l --label", "", Checked("LABEL", _named("label")), "Label: KEY=VALUE", many=True),
     Flag("--label-file", "", TEXT, "File of labels", many=True),
     Flag("--log-driver", "", TEXT, "Logging driver"),
     Flag("--log-opt", "", PAIR, "Option for the logging driver", many=True),
@@ -139,7 +173,7 @@ FLAGS = (
     Flag("--privileged", "HostConfig.Privileged", SWITCH, "Give every privilege"),
     Flag("-p --publish", "", TEXT, "Publish: [[address:]host port:]port[/protocol]", many=True),
     Flag("-P --publish-all", "HostConfig.PublishAllPorts", SWITCH, "Publish all exposed ports to free ones"),
-    Flag("--pull", "", click.Choice(["always", "missing", "never"]), "When to fetch the image: always, missing, never"),
+    Flag("--pull", "", Checked("POLICY", _pull), "When to fetch the image: always, missing, never"),
     Flag("-q --quiet", "", SWITCH, "No output while pulling"),
     Flag("--read-only", "HostConfig.ReadonlyRootfs", SWITCH, "Mount the root file system read-only"),
     Flag("--restart", "", TEXT, "Restart policy: no, always, unless-stopped, on-failure[:N]"),

@@ -6,18 +6,21 @@ import os
 from collections.abc import Iterable
 
 
-def environment(variables: Iterable[str]) -> list[str]:
-    """`NAME=VALUE` texts; a bare NAME takes our own value, or is left out where we have none. Raises ValueError."""
-    out: list[str] = []
-    for variable in variables:
-        name, given, _ = variable.partition("=")
-        if not name:
-            raise ValueError(f"invalid environment variable: {variable}")
-        if given:
-            out.append(variable)
-        elif name in os.environ:
-            out.append(f"{name}={os.environ[name]}")
-    return out
+def environment(flags: Iterable[str], files: Iterable[str]) -> list[str]:
+    """`NAME=VALUE` texts of `-e` and `--env-file`, the files first. A bare NAME takes our own value.
+
+    Where we have none, one in a file is left out; one of a flag stays bare, which takes it away from the image's.
+    Raises ValueError, and OSError for a file that cannot be read.
+    """
+    from_files = [_with_value(line) for path in files for line in lines(path)]
+    return [text for text in from_files if "=" in text] + [_with_value(flag) for flag in flags]
+
+
+def _with_value(variable: str) -> str:
+    name, given, _ = variable.partition("=")
+    if not name:
+        raise ValueError(f"invalid environment variable: {variable}")
+    return f"{name}={os.environ[name]}" if not given and name in os.environ else variable
 
 
 def lines(path: str) -> list[str]:

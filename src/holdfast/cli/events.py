@@ -30,7 +30,7 @@ def events(client: Client, filters: Sequence[tuple[str, str]], template: str, si
         if template in {"json", "{{json .}}"}:
             show = _as_it_came
         elif template:
-            compiled = Template(unescape(template))
+            compiled = Template(unescape(template), strict=False)
             show = lambda event: compiled.render(_fields(event))  # noqa: E731 - one of three ways to show
         for event in client.engine.events(gathered(filters), since=timestamp(since), until=timestamp(until)):
             print(show(event), flush=True)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import click
 
-from holdfast.cli.command import command
-from holdfast.cli.session import Refused, pass_client
+from holdfast.cli.command import command, detach_keys_option
+from holdfast.cli.session import Refused, pass_client, require_terminal
 from holdfast.client import Client
 
 
 @command("exec", flags_first=True)
 @click.option("-d", "--detach", is_flag=True, help="Run in the background")
-@click.option("--detach-keys", default="", metavar="KEYS", help="Keys that detach, such as ctrl-p,ctrl-q")
+@detach_keys_option
 @click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="Environment; NAME alone passes ours on")
 @click.option("--env-file", multiple=True, metavar="FILE", help="File of environment variables")
 @click.option("-i", "--interactive", is_flag=True, help="Keep stdin open")
@@ -60,7 +60,7 @@ def exec_(
         client.containers.exec_start(client.containers.exec_create(name, body), tty=tty)
         return 0
 
-    from holdfast.cli.streams import Relay, require_terminal
+    from holdfast.cli.streams import Relay
     from holdfast.cli.terminal import terminal_size
 
     require_terminal(stdin=stdin, tty=tty)
@@ -81,10 +81,10 @@ def exec_(
 
 
 def _environment(variables: Sequence[str], files: Sequence[str]) -> list[str]:
-    from holdfast.cli.environment import environment, lines
+    from holdfast.cli.environment import environment
 
     try:
-        return environment([line for path in files for line in lines(path)] + list(variables))
+        return environment(variables, files)
     except ValueError as error:
         raise Refused(str(error)) from error
     except OSError as error:

@@ -24,6 +24,8 @@ class LazyGroup(click.Group):
     def __init__(self, name: str | None, entries: Mapping[str, Entry], **attributes: Any) -> None:
         attributes.setdefault("callback", help_when_alone)
         super().__init__(name, invoke_without_command=True, subcommand_metavar="COMMAND", **attributes)
+        if not self.params:
+            self.options_metavar = ""
         self.entries = entries
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002

@@ -191,7 +191,7 @@ def _print_removed(removed: Sequence[Document]) -> None:
 @command("prune")
 @click.option("everything", "-a", "--all", is_flag=True, help="Remove all unused images, not just those without a name")
 @click.option("-f", "--force", is_flag=True, help="Do not ask first")
-@filter_option("Remove only images that fit: label=, label!=, until=")
+@filter_option("Remove only images that fit: label=, label!=, until=", short=False)
 @pass_client
 def prune(client: Client, everything: bool, force: bool, filters: Sequence[tuple[str, str]]) -> int:
     """Remove images that no container uses."""

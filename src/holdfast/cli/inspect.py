@@ -30,8 +30,7 @@ def show(names: Iterable[str], find: Callable[[str], Document], template: str) -
     if template and template != "json":
         _by_template(found, template)
     elif template == "json":
-        for item in found:
-            print(json.dumps(item, separators=(",", ":"), ensure_ascii=False))
+        print(json.dumps(found, separators=(",", ":"), ensure_ascii=False))
     else:
         print(json.dumps(found, indent=4, ensure_ascii=False))
     sys.stdout.flush()

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import click
 
 from holdfast.cli import human
-from holdfast.cli.command import command, filter_option, gathered
+from holdfast.cli.command import INTEGER, command, filter_option, gathered
 from holdfast.cli.session import complain, confirmed, for_each, pass_client
 from holdfast.client import Client
 from holdfast.errors import EngineError, NotFound, NotModified
 
 _containers = click.argument("names", nargs=-1, required=True, metavar="CONTAINER [CONTAINER...]")
 _signal = click.option("-s", "--signal", default="", metavar="SIGNAL", help="Signal to send")
-_timeout = click.option("timeout_s", "-t", "--timeout", "--time", type=int, metavar="SECONDS",
+_timeout = click.option("timeout_s", "-t", "--timeout", "--time", type=INTEGER, metavar="SECONDS",
                         help="Wait so long before SIGKILL; -1 for ever")
 
 
@@ -114,7 +114,7 @@ def wait(client: Client, names: Sequence[str]) -> int:
 
 @command("prune")
 @click.option("-f", "--force", is_flag=True, help="Do not ask first")
-@filter_option("Remove only containers that fit: label=, label!=, until=")
+@filter_option("Remove only containers that fit: label=, label!=, until=", short=False)
 @pass_client
 def prune(client: Client, force: bool, filters: Sequence[tuple[str, str]]) -> int:
     """Remove all containers that do not run. Their volumes stay."""

@@ -203,7 +203,7 @@ def _arity(command: click.Command) -> str:
         return f"requires at least {_counted(least)}"
     if least == most:
         return f"requires {_counted(least)}"
-    return f"requires at least {least} and at most {_counted(most)}" if least else f"requires at most {_counted(most)}"
+    return f"requires at least {_counted(least)}" if least else f"requires at most {_counted(most)}"
 
 
 def _counted(number: int) -> str:

@@ -31,7 +31,7 @@ def parse_mount(text: str) -> Fields:
         key, given, value = field.partition("=")
         key = key.lower()
         if not given:
-            if key not in {"readonly", "ro", "volume-nocopy"}:
+            if key not in {"readonly", "ro", "volume-nocopy", "bind-nonrecursive"}:
                 raise ValueError(f"invalid field '{field}' must be a key=value pair")
             value = "true"
         _set(mount, key, value, field)
@@ -66,7 +66,7 @@ def split_csv(text: str) -> list[str]:
             field = text[position:end]
             if '"' in field:
                 column = position + field.index('"') + 1
-                raise ValueError(f'parse error on line 1, column {column}: bare " in non-quoted field')
+                raise ValueError(f'parse error on line 1, column {column}: bare " in non-quoted-field')
             position = end
         fields.append(field)
         if position >= len(text):
@@ -92,6 +92,8 @@ def _set(mount: Fields, key: str, value: str, field: str) -> None:
             mount["Consistency"] = value.lower()
         case "bind-propagation":
             _options(mount, "bind")["Propagation"] = value.lower()
+        case "bind-nonrecursive":
+            _options(mount, "bind")["NonRecursive"] = _boolean(key, value)
         case "bind-recursive":
             _set_recursive(mount, value)
         case "bind-create-src":

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from holdfast.cli.session import Refused
-from holdfast.cli.template import Template, TemplateError
+from holdfast.cli.template import Template, TemplateError, to_json
 
 _MIN_WIDTH, _PADDING = 10, 3
 
@@ -40,8 +40,10 @@ def print_rows(rows: Iterable[Row], layout: Layout, *, template: str = "", quiet
     if not template or template == "table":
         template = layout.default(quiet=quiet)
     is_table = template == "table" or template.startswith("table ")
-    if template == "json":
-        template = "{{json .}}"
+    if template in {"json", "{{json .}}"}:
+        for row in rows:
+            print(row_as_json(row))
+        return
     source = unescape(template.removeprefix("table").strip() if is_table else template)
     try:
         compiled = Template(source)
@@ -53,6 +55,14 @@ def print_rows(rows: Iterable[Row], layout: Layout, *, template: str = "", quiet
         lines = align(lines)
     if lines:
         sys.stdout.write("\n".join(lines) + "\n")
+
+
+def row_as_json(row: Row) -> str:
+    """A row as one line of JSON, with the characters of HTML escaped as docker's lists have them."""
+    text = to_json(row)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
 
 
 def unescape(template: str) -> str:

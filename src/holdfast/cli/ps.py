@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from holdfast.cli import human
-from holdfast.cli.command import command, filter_option, format_option, gathered
+from holdfast.cli.command import INTEGER, command, filter_option, format_option, gathered
 from holdfast.cli.output import Layout, Row, columns, joined, print_rows
 from holdfast.cli.session import pass_client
 from holdfast.client import Client, Document
@@ -105,7 +105,7 @@ def _names(names: Sequence[str], *, truncate: bool) -> str:
 @click.option("everything", "-a", "--all", is_flag=True, help="Show all containers, not just running ones")
 @filter_option("Show only containers that fit: name=, status=, volume=, label=, ancestor= and others")
 @format_option
-@click.option("-n", "--last", type=int, default=-1, metavar="N", help="Show the N last created, in any state")
+@click.option("-n", "--last", type=INTEGER, default=-1, metavar="N", help="Show the N last created, in any state")
 @click.option("-l", "--latest", is_flag=True, help="Show the last created, in any state")
 @click.option("--no-trunc", is_flag=True, help="Do not shorten")
 @click.option("-q", "--quiet", is_flag=True, help="Only show ids")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import click
 
@@ -12,8 +13,8 @@ from holdfast.cli.command import command
 from holdfast.cli.container_body import container_body
 from holdfast.cli.container_flags import container_options
 from holdfast.cli.reference import split, with_tag
-from holdfast.cli.session import Refused, explain, pass_client
-from holdfast.client import Client
+from holdfast.cli.session import Refused, explain, pass_client, require_terminal
+from holdfast.client import Client, ClientError
 from holdfast.errors import EngineError, NotFound
 
 _IMAGE = click.argument("image", metavar="IMAGE")
@@ -29,9 +30,9 @@ def create(client: Client, /, image: str, words: Sequence[str], **flags: object)
     """Create a container of IMAGE and print its id; it is not started."""
     try:
         body = container_body(image, words, flags, detach=False)
-        print(create_container(client, body, flags))
-    except EngineError as error:
-        return _failed("create", error, 1)
+    except Refused as error:
+        return _failed("create", error, 125)
+    print(create_container(client, body, flags))
     return 0
 
 
@@ -47,9 +48,11 @@ def run(client: Client, /, image: str, words: Sequence[str], detach: bool, sig_p
 
     125 means that the engine failed, 126 that COMMAND cannot be run, 127 that it is not there.
     """
+    if detach and flags["attach"]:
+        raise Refused("conflicting options: cannot specify both --attach and --detach")
+    if not detach:
+        require_terminal(stdin=bool(flags["interactive"]), tty=bool(flags["tty"]))
     try:
-        if detach and flags.get("attach"):
-            raise Refused("conflicting options: cannot specify both --attach and --detach")
         body = container_body(image, words, flags, detach=detach)
         if detach:
             identifier = create_container(client, body, flags)
@@ -62,11 +65,10 @@ def run(client: Client, /, image: str, words: Sequence[str], detach: bool, sig_p
 
 
 def _in_foreground(client: Client, body: dict[str, object], flags: dict[str, object], *, sig_proxy: bool) -> int:
-    from holdfast.cli.streams import join, require_terminal
+    from holdfast.cli.streams import join
     from holdfast.cli.terminal import terminal_size
 
     tty, stdin = bool(flags["tty"]), bool(body["AttachStdin"])
-    require_terminal(stdin=stdin, tty=tty)
     if tty and (size := terminal_size(1)):
         host = body["HostConfig"]
         assert isinstance(host, dict)
@@ -90,27 +92,44 @@ def _in_foreground(client: Client, body: dict[str, object], flags: dict[str, obj
 def create_container(client: Client, body: dict[str, object], flags: dict[str, object]) -> str:
     """Create the container and give its id; fetch the image first where `--pull` says so or the engine lacks it."""
     image, name, platform = str(body["Image"]), str(flags["name"] or ""), str(flags["platform"] or "")
-    cidfile, policy = str(flags["cidfile"] or ""), flags["pull"] or "missing"
-    if cidfile and os.path.exists(cidfile):
-        raise Refused(f"container ID file found, make sure the other container isn't running or delete {cidfile}")
-    if policy == "always":
-        _pull(client, image, platform, quiet=bool(flags["quiet"]))
+    policy = flags["pull"] or "missing"
+    with _id_file(str(flags["cidfile"] or "")) as write_id:
+        if policy == "always":
+            _pull(client, image, platform, quiet=bool(flags["quiet"]))
+        try:
+            created = client.containers.create(body, name=name, platform=platform)
+        except NotFound:
+            if policy != "missing":
+                raise
+            if not flags["quiet"]:
+                print(f"Unable to find image '{with_tag(image)}' locally", file=sys.stderr)
+            _pull(client, image, platform, quiet=bool(flags["quiet"]))
+            created = client.containers.create(body, name=name, platform=platform)
+        for warning in created.strings("Warnings"):
+            print(f"WARNING: {warning}", file=sys.stderr)
+        write_id(created.text("Id"))
+        return created.text("Id")
+
+
+@contextlib.contextmanager
+def _id_file(path: str) -> Iterator[Callable[[str], object]]:
+    """Open the file of `--cidfile` before anything is made, and take it away if nothing was. Raises Refused."""
+    if not path:
+        yield str
+        return
     try:
-        created = client.containers.create(body, name=name, platform=platform)
-    except NotFound:
-        if policy != "missing":
-            raise
-        if not flags["quiet"]:
-            print(f"Unable to find image '{with_tag(image)}' locally", file=sys.stderr)
-        _pull(client, image, platform, quiet=bool(flags["quiet"]))
-        created = client.containers.create(body, name=name, platform=platform)
-    for warning in created.strings("Warnings"):
-        print(f"WARNING: {warning}", file=sys.stderr)
-    identifier = created.text("Id")
-    if cidfile:
-        with open(cidfile, "x", encoding="ascii") as file:
-            file.write(identifier)
-    return identifier
+        file = open(path, "x", encoding="ascii")  # noqa: SIM115 - its errors are told apart from the body's
+    except FileExistsError:
+        raise Refused(
+            f"container ID file found, make sure the other container isn't running or delete {path}"
+        ) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise Refused(f"failed to create the container ID file: open {path}: {reason}") from error
+    with file, contextlib.ExitStack() as undo:
+        undo.callback(os.unlink, path)
+        yield file.write
+        undo.pop_all()
 
 
 def _pull(client: Client, image: str, platform: str, *, quiet: bool) -> None:
@@ -124,6 +143,8 @@ def _pull(client: Client, image: str, platform: str, *, quiet: bool) -> None:
 def _status(error: EngineError) -> int:
     """The exit code for a container that could not run. Source: docker/cli, toStatusError."""
     text = str(error)
+    if isinstance(error, ClientError):
+        return 125
     if "executable file not found" in text or "no such file or directory" in text.lower():
         return 127
     if "permission denied" in text or "is a directory" in text:

@@ -94,3 +94,9 @@ def confirmed(question: str) -> bool:
     """Ask on stdout; anything but y or yes means no."""
     print(f"WARNING! {question}\nAre you sure you want to continue? [y/N] ", end="", flush=True)
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def require_terminal(*, stdin: bool, tty: bool) -> None:
+    """Raises Refused when a container's terminal is to be typed at through something that is none."""
+    if stdin and tty and not os.isatty(0):
+        raise Refused("the input device is not a TTY")

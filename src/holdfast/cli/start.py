@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import click
 
-from holdfast.cli.command import command
-from holdfast.cli.session import Refused, complain, pass_client
+from holdfast.cli.command import command, detach_keys_option
+from holdfast.cli.session import Refused, complain, pass_client, require_terminal
 from holdfast.client import Client
 from holdfast.errors import EngineError, NotModified
 
@@ -16,7 +16,7 @@ from holdfast.errors import EngineError, NotModified
 @click.argument("names", nargs=-1, required=True, metavar="CONTAINER [CONTAINER...]")
 @click.option("-a", "--attach", is_flag=True, help="Attach stdout and stderr, pass signals on, wait for the end")
 @click.option("-i", "--interactive", is_flag=True, help="Attach stdin too")
-@click.option("--detach-keys", default="", metavar="KEYS", help="Keys that detach, such as ctrl-p,ctrl-q")
+@detach_keys_option
 @pass_client
 def start(client: Client, names: Sequence[str], attach: bool, interactive: bool, detach_keys: str) -> int:
     """Start stopped containers; one that runs already is none to complain about."""
@@ -34,7 +34,7 @@ def start(client: Client, names: Sequence[str], attach: bool, interactive: bool,
         else:
             print(name, flush=True)
     if failed:
-        raise Refused(f"failed to start containers: {', '.join(failed)}")
+        raise Refused(f"Error: failed to start containers: {', '.join(failed)}")
     return 0
 
 
@@ -46,7 +46,7 @@ def _start(client: Client, name: str) -> None:
 
 
 def _attached(client: Client, name: str, *, interactive: bool, detach_keys: str) -> int:
-    from holdfast.cli.streams import join, require_terminal
+    from holdfast.cli.streams import join
 
     container = client.containers.get(name)
     identifier, config = container.text("Id"), container.document("Config")

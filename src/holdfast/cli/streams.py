@@ -21,12 +21,6 @@ _STDIN = 0
 _PASSED_ON = ("HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "TERM", "CONT", "TSTP")
 
 
-def require_terminal(*, stdin: bool, tty: bool) -> None:
-    """Raises Refused when a container's terminal is to be typed at through something that is none."""
-    if stdin and tty and not os.isatty(_STDIN):
-        raise Refused("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
-
-
 class Relay:
     """One session: output goes here as it comes, input goes there until it ends or the detach keys are typed.
 

@@ -136,10 +136,10 @@ def _print_verbose(usage: Document) -> None:
 
 
 def _image_rows(images: Iterable[Document]) -> Iterable[Row]:
-    """One row an image, under its last name, as docker shows it."""
+    """One row an image, under its first name, as docker shows it."""
     for item in images:
         names = [name for name in item.strings("RepoTags") if name != "<none>:<none>"]
-        repository, tag = reference.split(names[-1]) if names else ("<none>", "<none>")
+        repository, tag = reference.split(names[0]) if names else ("<none>", "<none>")
         yield image.row(item, repository, tag, "", truncate=True)
 
 

@@ -28,11 +28,29 @@ class TemplateError(ValueError):
 class Scope:
     """Where a piece of a template runs: the dot, and the variables seen from there."""
 
-    __slots__ = ("dot", "variables")
+    __slots__ = ("dot", "strict", "variables")
 
-    def __init__(self, dot: object, variables: dict[str, object]) -> None:
+    def __init__(self, dot: object, variables: dict[str, object], *, strict: bool) -> None:
         self.dot = dot
         self.variables = variables
+        self.strict = strict
+
+    def inner(self, dot: object) -> Scope:
+        """A scope inside this one, about something else."""
+        return Scope(dot, dict(self.variables), strict=self.strict)
+
+    def walk(self, value: object, fields: Sequence[str], path: str) -> object:
+        """The value at the end of `.A.B`. Raises TemplateError for a field that is not there, if strict."""
+        for field in fields:
+            if not isinstance(value, Mapping) or field not in value:
+                if not self.strict:
+                    return None
+                why = f"can't evaluate field {field} in type {_go_type(value)}"
+                if isinstance(value, Mapping):
+                    why = f"map has no entry for key {json.dumps(field)}"
+                raise TemplateError(f'template: :1:2: executing "" at <{path}>: {why}')
+            value = value[field]
+        return value
 
 
 Part = Callable[[Scope], str]
@@ -40,15 +58,18 @@ Value = Callable[[Scope], object]
 
 
 class Template:
-    """A compiled template; `render` may be called for many values. Raises TemplateError."""
+    """A compiled template; `render` may be called for many values.
 
-    def __init__(self, source: str) -> None:
-        self._parser = _Parser(source)
-        self._body = self._parser.block(top=True)[0]
+    A field that is not there is an error if `strict`, else it shows as `<no value>`. Raises TemplateError.
+    """
+
+    def __init__(self, source: str, *, strict: bool = True) -> None:
+        self._body = _Parser(source).block(top=True)[0]
+        self._strict = strict
 
     def render(self, value: object) -> str:
         """The template's text for `value`."""
-        return self._body(Scope(value, {"$": value}))
+        return self._body(Scope(value, {"$": value}, strict=self._strict))
 
 
 class _Parser:
@@ -146,7 +167,7 @@ def _declared(source: str) -> tuple[list[str], str]:
 def _branch(names: list[str], value: Value, body: Part, otherwise: Part, *, moves_dot: bool) -> Part:
     def run(scope: Scope) -> str:
         result = value(scope)
-        inner = Scope(result if moves_dot and truth(result) else scope.dot, dict(scope.variables))
+        inner = scope.inner(result if moves_dot and truth(result) else scope.dot)
         if names:
             inner.variables[names[0]] = result
         return body(inner) if truth(result) else otherwise(inner)
@@ -169,7 +190,7 @@ def _range(names: list[str], value: Value, body: Part, otherwise: Part) -> Part:
             return otherwise(scope)
         out = []
         for key, item in items:
-            inner = Scope(item, dict(scope.variables))
+            inner = scope.inner(item)
             if len(names) == 2:
                 inner.variables[names[0]] = key
             if names:
@@ -230,7 +251,7 @@ def _operand(kind: str, text: str) -> Value:
         _fail(f"unexpected {text!r} in operand")
     head, *fields = text.split(".")
     if head.startswith("$"):
-        return lambda scope: _walk(_variable(scope, head), fields, text)
+        return lambda scope: scope.walk(_variable(scope, head), fields, text)
     if head:
         constants: dict[str, object] = {"true": True, "false": False, "nil": None}
         if head in constants:
@@ -239,7 +260,7 @@ def _operand(kind: str, text: str) -> Value:
             _fail(f"function {json.dumps(head)} not defined")
         return _constant(FUNCTIONS[head])
     fields = [field for field in fields if field]
-    return lambda scope: _walk(scope.dot, fields, text)
+    return lambda scope: scope.walk(scope.dot, fields, text)
 
 
 def _constant(value: object) -> Value:
@@ -270,17 +291,6 @@ def _variable(scope: Scope, name: str) -> object:
     if name not in scope.variables:
         _fail(f"undefined variable {json.dumps(name)}")
     return scope.variables[name]
-
-
-def _walk(value: object, fields: Sequence[str], path: str) -> object:
-    for field in fields:
-        if not isinstance(value, Mapping) or field not in value:
-            why = f"can't evaluate field {field} in type {_go_type(value)}"
-            if isinstance(value, Mapping):
-                why = f"map has no entry for key {json.dumps(field)}"
-            raise TemplateError(f'template: :1:2: executing "" at <{path}>: {why}')
-        value = value[field]
-    return value
 
 
 def _go_type(value: object) -> str:

@@ -119,7 +119,7 @@ def rm(client: Client, names: Sequence[str], force: bool) -> int:
 @command("prune")
 @click.option("everything", "-a", "--all", is_flag=True, help="Remove named volumes too, not just anonymous ones")
 @click.option("-f", "--force", is_flag=True, help="Do not ask first")
-@filter_option("Remove only volumes that fit: label=, label!=")
+@filter_option("Remove only volumes that fit: label=, label!=", short=False)
 @pass_client
 def prune(client: Client, everything: bool, force: bool, filters: Sequence[tuple[str, str]]) -> int:
     """Remove local volumes that no container uses."""
