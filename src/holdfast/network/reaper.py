@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -21,7 +22,8 @@ class Reaper:
     def __init__(self, remove: Callable[[str], None]) -> None:
         self._remove = remove
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[str, int]] = deque()
+        self._waiting: deque[tuple[str, float]] = deque()
+        """Each device with the time on the monotonic clock from which it is removed."""
         self._leaving: dict[str, int] = {}
         self._hurry = False
         self._thread: threading.Thread | None = None
@@ -29,7 +31,7 @@ class Reaper:
     def add(self, device: str, address: int) -> None:
         """Remove `device` soon; until then `address`, a number, or 0 for none, should not be given out again."""
         with self._changed:
-            self._waiting.append((device, address))
+            self._waiting.append((device, time.monotonic() + _HEAD_START_S))
             self._leaving[device] = address
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="holdfast-network-reaper", daemon=True)
@@ -57,11 +59,11 @@ class Reaper:
         """Remove what waits, then end; the next device starts a new thread."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._hurry, _HEAD_START_S)
                 if not self._waiting:
                     self._thread = None
                     return
-                device, _ = self._waiting.popleft()
+                device, due = self._waiting.popleft()
+                self._changed.wait_for(lambda: self._hurry, max(0.0, due - time.monotonic()))
             try:
                 self._remove(device)
             except OSError as error:
