@@ -19,7 +19,7 @@ _HEAD_START_S: Final = 0.05
 class Reaper:
     """Removes devices in a thread of its own and knows which addresses may still answer meanwhile."""
 
-    def __init__(self, remove: Callable[[str], None]) -> None:
+    def __init__(self, remove: Callable[[str], object]) -> None:
         self._remove = remove
         self._changed = threading.Condition()
         self._waiting: deque[tuple[str, float]] = deque()
