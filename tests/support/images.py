@@ -71,7 +71,7 @@ def symlink_entry(name: str, target: str) -> Entry:
 
 def hardlink_entry(name: str, target: str) -> Entry:
     """A hard link to an earlier entry."""
-    return _entry(name, tarfile.LNKTYPE, 0o644, linkname=target)
+    return _entry(name, tarfile.LNKTYPE, 0o755, linkname=target)
 
 
 def device_entry(name: str, major: int, minor: int) -> Entry:
