@@ -28,6 +28,8 @@ logger = log.get(__name__)
 
 BACKLOG = 512
 _PROBE_S = 2.0
+_TURN_S = 0.02
+_FLUSH_TURNS = 25
 
 
 class Server:
@@ -75,10 +77,13 @@ class Server:
         while any(connection.is_busy for connection in self.connections):
             if asyncio.get_running_loop().time() >= deadline:
                 break
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_TURN_S)
         for connection in tuple(self.connections):
             connection.close_when_idle()
-        await asyncio.sleep(0)
+        for _ in range(_FLUSH_TURNS):
+            if not self.connections:
+                break
+            await asyncio.sleep(_TURN_S)
         for connection in tuple(self.connections):
             connection.abort()
         await asyncio.sleep(0)  # connection_lost() is called in the next turn of the loop

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Generic, Self, TypeVar
 
 from holdfast.api.response import JSON, StreamResponse, json_line
@@ -28,7 +28,7 @@ async def bytes_response(work: Callable[[Emit[bytes]], object], headers: Mapping
     return StreamResponse(200, headers, _Pieces(*await _start(work)))
 
 
-async def _start(work: Callable[[Emit[T]], object]) -> tuple[list[T], AsyncIterator[T]]:
+async def _start(work: Callable[[Emit[T]], object]) -> tuple[list[T], AsyncGenerator[T, None]]:
     items = stream_from_worker(work)
     try:
         return [await anext(items)], items
@@ -39,7 +39,7 @@ async def _start(work: Callable[[Emit[T]], object]) -> tuple[list[T], AsyncItera
 class _Items(Generic[T]):
     """The first item, if any, and those after it. A class, because closing a generator that never ran does nothing."""
 
-    def __init__(self, first: list[T], rest: AsyncIterator[T]) -> None:
+    def __init__(self, first: list[T], rest: AsyncGenerator[T, None]) -> None:
         self._first = first
         self._rest = rest
 
@@ -51,9 +51,7 @@ class _Items(Generic[T]):
 
     async def aclose(self) -> None:
         """Stop the work: its next emit raises ClientGone."""
-        close = getattr(self._rest, "aclose", None)
-        if close is not None:
-            await close()
+        await self._rest.aclose()
 
 
 class _Pieces(_Items[bytes]):

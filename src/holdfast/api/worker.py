@@ -7,7 +7,7 @@ import functools
 import io
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
@@ -100,7 +100,7 @@ class _Handoff(Generic[T]):
             self._room.notify_all()
 
 
-async def stream_from_worker(work: Callable[[Callable[[T], None]], object]) -> AsyncIterator[T]:
+async def stream_from_worker(work: Callable[[Callable[[T], None]], object]) -> AsyncGenerator[T, None]:
     """Run blocking `work(emit)` in a thread and give what it emits, in order; then raise what it raised, if anything.
 
     `emit` blocks while the reader is behind, and raises ClientGone once the reader has stopped. The work starts with

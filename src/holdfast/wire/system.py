@@ -160,7 +160,7 @@ def encode_info(
             "IndexConfigs": {
                 "docker.io": {"Mirrors": [], "Name": "docker.io", "Official": True, "Secure": True},
             },
-            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
+            "InsecureRegistryCIDRs": [],
             "Mirrors": None,
         },
         "NCPU": machine.cpus,
@@ -217,10 +217,10 @@ def encode_event(event: Event, api_version: tuple[int, int]) -> dict[str, Any]:
 
 def encode_disk_usage(
     *,
-    images: Sequence[Mapping[str, Any]] | None,
+    images: Sequence[object] | None,
     layers_size_bytes: int,
-    containers: Sequence[Mapping[str, Any]] | None,
-    volumes: Sequence[Mapping[str, Any]] | None,
+    containers: Sequence[object] | None,
+    volumes: Sequence[object] | None,
     build_cache: bool,
 ) -> dict[str, Any]:
     """Give a SystemDataUsage; what was not asked for is null."""
