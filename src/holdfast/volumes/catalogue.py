@@ -9,8 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from operator import attrgetter
 
 from holdfast.store.volumes import VolumeRecord, VolumeRef, VolumeTable
+
+_by_name = attrgetter("name")
 
 
 class Catalogue:
@@ -32,7 +35,8 @@ class Catalogue:
     def all(self) -> list[VolumeRecord]:
         """Give every volume, by name."""
         with self._guard:
-            return [self._records[name] for name in sorted(self._records)]
+            records = list(self._records.values())
+        return sorted(records, key=_by_name)
 
     def refs(self, record: VolumeRecord) -> list[str]:
         """Give the ids of the containers that refer to a volume, sorted."""

@@ -178,7 +178,7 @@ class Volumes:
         return tuple(
             replace(
                 point,
-                source=str(self._driver(records[point.name].driver).mountpoint(records[point.name])),
+                source=self._driver(records[point.name].driver).mountpoint(records[point.name]),
                 driver=records[point.name].driver,
             )
             if point.type == "volume"
@@ -387,7 +387,7 @@ class Volumes:
 
     def _show(self, record: VolumeRecord) -> Volume:
         driver = self._driver(record.driver)
-        return Volume(record, str(driver.mountpoint(record)), driver.capabilities.scope)
+        return Volume(record, driver.mountpoint(record), driver.capabilities.scope)
 
     def _passes(self, record: VolumeRecord, filters: VolumeFilters) -> bool:
         return filters.match(record, referenced=self._catalogue.is_referenced(record))

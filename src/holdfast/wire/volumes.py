@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -20,26 +22,46 @@ class VolumeCreate(msgspec.Struct, rename="pascal"):
     cluster_volume_spec: msgspec.Raw | None = None
 
 
-def encode_volume(volume: Volume) -> dict[str, Any]:
-    """Give a Volume, keys in Docker's order."""
+class UsageShape(msgspec.Struct, rename="pascal"):
+    """What `GET /system/df` adds to a Volume."""
+
+    ref_count: int
+    size: int
+
+
+class VolumeShape(msgspec.Struct, rename="pascal", omit_defaults=True):
+    """A Volume, keys in Docker's order. Fields with a default are left out while they have it."""
+
+    created_at: str
+    driver: str
+    labels: Mapping[str, str] | None
+    mountpoint: str
+    name: str
+    options: Mapping[str, str] | None
+    scope: str
+    status: Mapping[str, str] | None = None
+    usage_data: UsageShape | None = None
+
+
+def encode_volume(volume: Volume, usage: UsageShape | None = None) -> VolumeShape:
+    """Give a Volume."""
     record = volume.record
-    shape: dict[str, Any] = {
-        "CreatedAt": encode_time(record.created_at),
-        "Driver": record.driver,
-        "Labels": record.labels,
-        "Mountpoint": volume.mountpoint,
-        "Name": record.name,
-        "Options": record.options,
-        "Scope": volume.scope,
-    }
-    if volume.status:
-        shape["Status"] = volume.status
-    return shape
+    return VolumeShape(
+        encode_time(int(record.created_at)),
+        record.driver,
+        record.labels,
+        volume.mountpoint,
+        record.name,
+        record.options,
+        volume.scope,
+        volume.status or None,
+        usage,
+    )
 
 
-def encode_usage(usage: Usage) -> dict[str, Any]:
+def encode_usage(usage: Usage) -> VolumeShape:
     """Give a Volume with its UsageData, as `GET /system/df` shows it."""
-    return {**encode_volume(usage.volume), "UsageData": {"RefCount": usage.ref_count, "Size": usage.size_bytes}}
+    return encode_volume(usage.volume, UsageShape(usage.ref_count, usage.size_bytes))
 
 
 def encode_pruned(pruned: Pruned) -> dict[str, Any]:
@@ -47,6 +69,7 @@ def encode_pruned(pruned: Pruned) -> dict[str, Any]:
     return {"VolumesDeleted": list(pruned.names), "SpaceReclaimed": pruned.reclaimed_bytes}
 
 
-def encode_time(seconds: float) -> str:
+@lru_cache(maxsize=1024)
+def encode_time(seconds: int) -> str:
     """Give RFC 3339 in UTC to the second, for seconds since the Unix epoch."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -50,7 +50,7 @@ class VolumeDriver(Protocol):
     def list(self) -> Sequence[DriverVolume]:
         """Give every volume that the driver has."""
 
-    def mountpoint(self, record: VolumeRecord) -> Path:
+    def mountpoint(self, record: VolumeRecord) -> str:
         """Give the host path under which the data is, or will be once mounted."""
 
     def mount(self, record: VolumeRecord, mount_id: str) -> Path:

@@ -117,9 +117,9 @@ class LocalDriver:
             return False
         return True
 
-    def mountpoint(self, record: VolumeRecord) -> Path:
+    def mountpoint(self, record: VolumeRecord) -> str:
         """Give `<pool>/volumes/<name>/_data`."""
-        return self.volumes_root / record.name / DATA
+        return f"{self.volumes_root}/{record.name}/{DATA}"
 
     def mount(self, record: VolumeRecord, mount_id: str) -> Path:
         """Count the mount and give the data's path. Raises NotFound if the directory is gone."""
@@ -129,7 +129,7 @@ class LocalDriver:
             )
         with self._guard:
             self._mounts.setdefault(record.id, set()).add(mount_id)
-        return self.mountpoint(record)
+        return Path(self.mountpoint(record))
 
     def unmount(self, record: VolumeRecord, mount_id: str) -> None:
         """Drop the mount from the count; an id that is not counted is no error."""
