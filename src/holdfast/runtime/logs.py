@@ -180,7 +180,7 @@ class LogFollower:
 
     def rest(self) -> list[LogEntry]:
         """Output without a newline at the very end. Only once nothing more is written."""
-        return list(_within(self._joiner.rest(), self._since_ns, self._until_ns))
+        return list(_within(self._joiner.rest()[self._skip:], self._since_ns, self._until_ns))
 
     def close(self) -> None:
         """Close everything. Harmless to repeat."""
@@ -269,7 +269,7 @@ def _entries(files: list[io.BufferedReader], tail: int | None) -> Iterator[LogEn
                 skip -= 1
             else:
                 yield entry
-    yield from joiner.rest()
+    yield from joiner.rest()[skip:]
 
 
 class _TailSearch:
@@ -296,6 +296,12 @@ class _TailSearch:
                 self._open = set(self._streams)
             return False
         self._looked_back_bytes += len(record.data)
+        if record.stream not in self._streams:
+            self._streams.add(record.stream)
+            if record.partial:              # output without an end, which is handed out after everything else
+                self._open.add(record.stream)
+                self.surplus += 1
+                return False
         if not record.partial:
             self._open.discard(record.stream)
         if not self._open or self._looked_back_bytes > JOIN_LIMIT_BYTES:
