@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from holdfast.client.failures import BadAddress, Unreachable
+from holdfast.client.stream import Stream
 
 DEFAULT_URL = "unix:///run/holdfast/holdfast.sock"
 _PLAIN_PORT, _TLS_PORT = 2375, 2376
+_CONNECT_TIMEOUT_S = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def parse_url(url: str, *, tls: bool = False) -> Address:
     raise BadAddress(f"invalid engine address {url!r}: want unix:///path/to/socket or tcp://host:port")
 
 
-def connect(address: Address, tls: Tls | None) -> socket.socket:
+def connect(address: Address, tls: Tls | None) -> Stream:
     """Connect. Raises Unreachable: what failed, on what, why, and what to do about it, in one line."""
     try:
         if address.path:
@@ -77,25 +78,27 @@ def connect(address: Address, tls: Tls | None) -> socket.socket:
             except OSError:
                 connection.close()
                 raise
-            return connection
-        connection = socket.create_connection((address.host, address.port), timeout=20)
-        connection.settimeout(None)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return _wrap(connection, address, tls) if tls else connection
+            return Stream(connection)
+        return _connect_tcp(address, tls)
     except OSError as error:
         raise Unreachable(_unreachable_text(address, error)) from error
 
 
-def _wrap(connection: socket.socket, address: Address, tls: Tls) -> socket.socket:
-    import ssl
+def _connect_tcp(address: Address, tls: Tls | None) -> Stream:
+    connection = socket.create_connection((address.host, address.port), timeout=_CONNECT_TIMEOUT_S)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        if not tls:
+            return Stream(connection)
+        from holdfast.client.tls import TlsStream, client_context
 
-    context = ssl.create_default_context(cafile=tls.ca if tls.verify else None)
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if os.path.exists(tls.certificate):
-        context.load_cert_chain(tls.certificate, tls.key)
-    return context.wrap_socket(connection, server_hostname=address.host)
+        return TlsStream(connection, client_context(tls), address.host)
+    except OSError:
+        connection.close()
+        raise
+    finally:
+        if connection.fileno() >= 0:
+            connection.settimeout(None)
 
 
 def _unreachable_text(address: Address, error: OSError) -> str:

@@ -6,12 +6,12 @@ Source: RFC 9112, message syntax; Docker Engine API, the hijacked streams of att
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Iterator, Mapping
-from io import BufferedReader
+from io import BufferedIOBase, BufferedReader
 from typing import Self
 
 from holdfast.client.failures import Garbled
+from holdfast.client.stream import Stream
 
 _LINE_LIMIT_BYTES = 65536
 _CHUNK_BYTES = 65536
@@ -93,21 +93,13 @@ class Response:
 class Connection:
     """One connection, one exchange at a time."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self.socket = connection
-        self.reader: BufferedReader = BufferedReader(connection.makefile("rb", buffering=0), _CHUNK_BYTES)
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.reader = BufferedReader(stream, _CHUNK_BYTES)
 
     def close(self) -> None:
         """Close the socket."""
         self.reader.close()
-        self.socket.close()
-
-    @property
-    def ended(self) -> bool:
-        """Whether an idle connection was closed by the engine (or carries something nobody asked for)."""
-        import select
-
-        return bool(select.select([self.socket], [], [], 0)[0])
 
     def exchange(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] | None
@@ -133,13 +125,13 @@ class Connection:
 
     def _send(self, start: bytes, body: bytes | Iterable[bytes] | None) -> None:
         if body is None or isinstance(body, bytes):
-            self.socket.sendall(start + (body or b""))
+            self.stream.sendall(start + (body or b""))
             return
-        self.socket.sendall(start)
+        self.stream.sendall(start)
         for data in body:
             if data:
-                self.socket.sendall(b"%x\r\n%b\r\n" % (len(data), data))
-        self.socket.sendall(b"0\r\n\r\n")
+                self.stream.sendall(b"%x\r\n%b\r\n" % (len(data), data))
+        self.stream.sendall(b"0\r\n\r\n")
 
     def _receive(self, method: str) -> Response:
         try:
@@ -160,7 +152,7 @@ class Connection:
         return Response(status, headers, self, bodiless=method == "HEAD" or status in _BODILESS)
 
 
-def read_line(reader: BufferedReader) -> bytes:
+def read_line(reader: BufferedIOBase) -> bytes:
     """One line without its end; empty at the end of the connection too. Raises Garbled for an endless one."""
     line = reader.readline(_LINE_LIMIT_BYTES)
     if len(line) == _LINE_LIMIT_BYTES:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO, Self
 from urllib.parse import quote, urlencode
@@ -37,7 +36,7 @@ class Hijacked:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._socket = connection.socket
+        self._stream = connection.stream
 
     def __enter__(self) -> Self:
         return self
@@ -55,25 +54,15 @@ class Hijacked:
 
     def write(self, data: bytes) -> None:
         """Send to the process's stdin. Raises OSError when nobody reads any more."""
-        self._socket.sendall(data)
+        self._stream.sendall(data)
 
     def end_input(self) -> None:
-        """Tell the process that its stdin ends; its output goes on.
-
-        Does nothing over TLS: Python's ssl cannot close one direction only.
-        """
-        if type(self._socket) is socket.socket:
-            self._shutdown(socket.SHUT_WR)
+        """Tell the process that its stdin ends; its output goes on."""
+        self._stream.end_output()
 
     def leave(self) -> None:
         """Stop taking part; a reader in another thread comes to its end."""
-        self._shutdown(socket.SHUT_RDWR)
-
-    def _shutdown(self, how: int) -> None:
-        try:
-            self._socket.shutdown(how)
-        except OSError:
-            pass  # the engine was first
+        self._stream.leave()
 
 
 class Transport:
@@ -155,7 +144,7 @@ class Transport:
 
     def _take(self) -> Connection:
         idle, self._idle = self._idle, None
-        if idle and not idle.ended:
+        if idle and idle.stream.idle_and_open():
             return idle
         if idle:
             idle.close()
