@@ -189,7 +189,9 @@ def _process(
         process["rlimits"] = limits
     score = given.oom_score_adj
     if score < host.oom_score_adj and "CAP_SYS_RESOURCE" not in host.capabilities:
-        warnings.append(f"The engine may not lower oom_score_adj to {score}; the container keeps {host.oom_score_adj}.")
+        if score:                               # 0 is what nobody asked for
+            warnings.append(f"The engine may not lower oom_score_adj to {score}; "
+                            f"the container keeps {host.oom_score_adj}.")
         score = host.oom_score_adj
     if score != host.oom_score_adj:
         process["oomScoreAdj"] = score

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,22 @@ class Box:
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    """A box; afterwards nothing of it may be left: no mount, no control group, no process."""
-    folder = tmp_path_factory.mktemp("box")
+    """A box with the runtime that the probe chooses."""
+    with open_box(tmp_path_factory.mktemp("box"), "auto") as made:
+        yield made
+
+
+@pytest.fixture
+def runc_box(tmp_path: Path, tool: Callable[[str], Path]) -> Iterator[Box]:
+    """A box with runc."""
+    tool("runc")
+    with open_box(tmp_path, "runc") as made:
+        yield made
+
+
+@contextlib.contextmanager
+def open_box(folder: Path, runtime_name: str) -> Iterator[Box]:
+    """Make a box; afterwards nothing of it may be left: no mount, no control group, no process."""
     run_root, rootfs = folder / "run", folder / "rootfs"
     for directory in (run_root, rootfs, rootfs / "bin", rootfs / "tmp", rootfs / "etc"):
         directory.mkdir()
@@ -104,7 +119,8 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
         (rootfs / "bin" / applet).symlink_to("busybox")
     mount.mount_tmpfs(run_root)
     mount.make_shared(run_root)
-    config = Config(run_root=run_root, state_root=folder / "state", cgroup_parent=f"/holdfast-test-{os.getpid()}")
+    config = Config(run_root=run_root, state_root=folder / "state", runtime=runtime_name,
+                    cgroup_parent=f"/holdfast-test-{os.getpid()}")
     runtime = Runtime(config)
     made: Box
 

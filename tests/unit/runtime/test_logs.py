@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import select
 from pathlib import Path
@@ -93,7 +94,7 @@ def test_tail_is_the_end_of_the_whole(
     path = tmp_path_factory.mktemp("log") / "ctr.log"
     lines = [record(number, *row) for number, row in enumerate(rows)]
     edges = [0, *sorted(min(cut, len(lines)) for cut in cuts), len(lines)]
-    files = ["".join(lines[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+    files = ["".join(lines[start:end]) for start, end in itertools.pairwise(edges)]
     for number, text in enumerate(reversed(files)):
         Path(f"{path}.{number}" if number else path).write_text(text)
     whole = list(read_entries(path))
