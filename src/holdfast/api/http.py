@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import TYPE_CHECKING, cast
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, cast
 
 from holdfast import log
 from holdfast.api.framing import HEAD_LIMIT_BYTES, BadRequest, Body, body_of, parse_head
@@ -12,7 +13,7 @@ from holdfast.api.hijack import HijackedStream
 from holdfast.api.output import Output
 from holdfast.api.request import ClientGone, Request
 from holdfast.api.response import Response, StreamResponse, encode_head, encode_hijack_head
-from holdfast.api.router import Handler, Match
+from holdfast.api.router import Handler, ImmediateHandler, ImmediateRoute, Match
 from holdfast.api.status import error_response, message_response
 from holdfast.errors import EngineError
 
@@ -30,7 +31,8 @@ _HELD_BYTES = 64 << 10
 class Connection(asyncio.Protocol):
     """HTTP/1.1 on one socket.
 
-    A request runs as a task; bytes behind its body wait until it is answered, or go to the stream that it takes over.
+    A request runs as a task, or at once where its handler waits for nothing. Bytes behind its body wait until it is
+    answered, or go to the stream that it takes over.
     """
 
     __slots__ = (
@@ -140,19 +142,24 @@ class Connection(asyncio.Protocol):
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def _next_request(self) -> None:
-        """Start the next request if its head is complete."""
+        """Start what has come whole, one request after the other."""
+        while self._request is None and self._held and not self._lingering and self._start_one():
+            pass
+
+    def _start_one(self) -> bool:
+        """Start the next request if its head is complete, and tell whether it was."""
         if self._held[:1] in {b"\r", b"\n"}:
             self._scanned = 0
             self._held = self._held.lstrip(b"\r\n")  # RFC 9112 section 2.2: some clients put a blank line after a body
         end = self._held.find(b"\r\n\r\n", self._scanned)
         if end > HEAD_LIMIT_BYTES or (end < 0 and len(self._held) > HEAD_LIMIT_BYTES):
             self._refuse(431, "Request Header Fields Too Large")
-            return
+            return False
         if end < 0:
             self._scanned = max(0, len(self._held) - 3)
             if self._held and self._head_timer is None:
                 self._head_timer = self._loop.call_later(HEAD_DEADLINE_S, self._refuse, 408, "Request Timeout")
-            return
+            return False
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
@@ -164,8 +171,9 @@ class Connection(asyncio.Protocol):
             body = body_of(head)
         except BadRequest as refused:
             self._refuse(refused.status, str(refused))
-            return
+            return False
         self._begin(head, body)
+        return True
 
     def _begin(self, head: Head, body: Body | None) -> None:
         target = head.target
@@ -194,9 +202,27 @@ class Connection(asyncio.Protocol):
         if isinstance(match, Match):
             request.params = match.params
             request.api_version = match.api_version
+            if isinstance(match.route, ImmediateRoute):
+                self._answer_at_once(request, match.route.handler)
+                return
             work = self._run(request, match.route.handler)
         else:
             work = self._answer(request, match)
+        self._run_as_task(request, work)
+
+    def _answer_at_once(self, request: Request, handler: ImmediateHandler) -> None:
+        """Answer without a task, unless the client is so slow that it has to be waited for."""
+        try:
+            answer = handler(request, self._server.engine)
+        except EngineError as error:
+            answer = error_response(error)
+        self._send(request, answer)
+        if self._output.is_paused:
+            self._run_as_task(request, self._output.drain())
+        else:
+            self._settle(clean=True)
+
+    def _run_as_task(self, request: Request, work: Coroutine[Any, Any, None]) -> None:
         self._task = self._loop.create_task(work)
         self._task.add_done_callback(functools.partial(self._finished, request))
 
@@ -276,6 +302,15 @@ class Connection(asyncio.Protocol):
                 text = str(error).partition("\n")[0] or type(error).__name__
                 self._send(request, message_response(500, text))
                 clean = True
+        self._settle(clean=clean)
+        if self._lost or self._transport.is_closing():
+            return
+        self._next_request()
+        if self._input_ended and self._request is None:
+            self._transport.close()
+
+    def _settle(self, *, clean: bool) -> None:
+        """Bring the connection into the state that follows an answer."""
         self._request = None
         self._task = None
         if self._lost:
@@ -290,10 +325,6 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         else:
             self.resume_input()
-            if self._held:
-                self._next_request()
-            if self._input_ended and self._request is None:
-                self._transport.close()
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer what is not a request, and close. The text form is Go's."""

@@ -40,6 +40,11 @@ class Output:
             # Several writers may wait for the same moment; one that is cancelled must not take the future with it.
             await asyncio.shield(self._waiter)
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether the client is behind with reading."""
+        return self._paused
+
     def pause(self) -> None:
         """Note that the client does not read."""
         self._paused = True

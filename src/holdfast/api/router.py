@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Answer: TypeAlias = "Response | StreamResponse | None"
 """None only after `request.hijack()`."""
 Handler: TypeAlias = "Callable[[Request, Engine], Awaitable[Answer]]"
+ImmediateHandler: TypeAlias = "Callable[[Request, Engine], Response]"
 
 Version: TypeAlias = tuple[int, ...]
 
@@ -48,10 +49,23 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class ImmediateRoute:
+    """A route whose handler waits for nothing and reads no body."""
+
+    method: str
+    pattern: str
+    handler: ImmediateHandler
+    since: Version
+
+
+AnyRoute: TypeAlias = "Route | ImmediateRoute"
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """What a request asked for."""
 
-    route: Route
+    route: AnyRoute
     params: dict[str, str]
     api_version: tuple[int, int]
 
@@ -62,7 +76,7 @@ class _Greedy:
 
     name: str
     tail: tuple[str, ...]
-    routes: dict[str, Route] = field(default_factory=dict)
+    routes: dict[str, AnyRoute] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -71,7 +85,7 @@ class _Node:
     param: _Node | None = None
     param_name: str = ""
     greedy: list[_Greedy] = field(default_factory=list)
-    routes: dict[str, Route] = field(default_factory=dict)
+    routes: dict[str, AnyRoute] = field(default_factory=dict)
 
 
 class Router:
@@ -82,8 +96,8 @@ class Router:
 
     def __init__(self) -> None:
         self._root = _Node()
-        self._static: dict[tuple[str, str], Route] = {}
-        self.routes: list[Route] = []
+        self._static: dict[tuple[str, str], AnyRoute] = {}
+        self.routes: list[AnyRoute] = []
 
     def add(
         self, method: str, pattern: str, *, since: tuple[int, int] = (1, 24)
@@ -100,13 +114,24 @@ class Router:
 
         return register
 
+    def add_immediate(
+        self, method: str, pattern: str, *, since: tuple[int, int] = (1, 24)
+    ) -> Callable[[ImmediateHandler], ImmediateHandler]:
+        """Register a handler that answers from memory: it runs on the event loop, must not block and gets no body."""
+
+        def register(handler: ImmediateHandler) -> ImmediateHandler:
+            self._insert(ImmediateRoute(method, pattern, handler, since))
+            return handler
+
+        return register
+
     def include(self, *others: Router) -> None:
         """Take over the routes of other tables, such as those of the API's nouns."""
         for other in others:
             for route in other.routes:
                 self._insert(route)
 
-    def _insert(self, route: Route) -> None:
+    def _insert(self, route: AnyRoute) -> None:
         self.routes.append(route)
         if "{" not in route.pattern:
             assert (route.method, route.pattern) not in self._static, route.pattern
@@ -173,7 +198,7 @@ class Router:
 
     def _walk(
         self, node: _Node, segments: list[str], index: int, method: str, params: dict[str, str]
-    ) -> Route | None:
+    ) -> AnyRoute | None:
         if index == len(segments):
             return node.routes.get(method)
         segment = segments[index]

@@ -55,20 +55,20 @@ _DISK_OBJECTS = frozenset({"container", "image", "volume", "build-cache"})
 _INITS = ("catatonit", "tini", "docker-init")
 
 
-@routes.add("GET", "/_ping")
-async def ping(_request: Request, _engine: Engine) -> Response:
+@routes.add_immediate("GET", "/_ping")
+def ping(_request: Request, _engine: Engine) -> Response:
     """GET /_ping → 200 OK. Operation SystemPing. Builder-Version 1 keeps `docker build` from asking for BuildKit."""
     return text_response(200, "OK", _PING_HEADERS)
 
 
-@routes.add("HEAD", "/_ping")
-async def ping_head(_request: Request, _engine: Engine) -> Response:
+@routes.add_immediate("HEAD", "/_ping")
+def ping_head(_request: Request, _engine: Engine) -> Response:
     """HEAD /_ping → 200, length 0. Operation SystemPingHead."""
     return text_response(200, "", _PING_HEADERS)
 
 
-@routes.add("GET", "/version")
-async def version(_request: Request, engine: Engine) -> Response:
+@routes.add_immediate("GET", "/version")
+def version(_request: Request, engine: Engine) -> Response:
     """GET /version → 200 SystemVersion. Operation SystemVersion."""
     facts = engine.runtime.facts
     return json_response(

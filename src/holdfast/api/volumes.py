@@ -53,9 +53,9 @@ async def volume_prune(request: Request, engine: Engine) -> Response:
     return json_response(200, encode_pruned(pruned))
 
 
-@routes.add("GET", "/volumes/{name:.*}")
-async def volume_inspect(request: Request, engine: Engine) -> Response:
-    """GET /volumes/{name} → 200 Volume. Operation VolumeInspect. It touches no disk, so it needs no worker."""
+@routes.add_immediate("GET", "/volumes/{name:.*}")
+def volume_inspect(request: Request, engine: Engine) -> Response:
+    """GET /volumes/{name} → 200 Volume. Operation VolumeInspect."""
     return json_response(200, encode_volume(engine.volumes.get(request.params["name"])))
 
 

@@ -61,8 +61,7 @@ def router() -> Router:
     """Give every route of the API."""
     everything = Router()
     for part in (api_system, api_volumes, api_containers, api_exec, api_images, api_networks):
-        for route in part.routes.routes:
-            everything.add(route.method, route.pattern, since=(route.since[0], route.since[1]))(route.handler)
+        everything.include(part.routes)
     return everything
 
 
