@@ -90,7 +90,7 @@ class Creator:
             image_id=image.id,
             layers=tuple(image.layers),
             config=config,
-            host_config=settle(request.host_config),
+            host_config=settle(request.host_config, cgroup_v2=self._rooms.runtime.host_facts().cgroup_v2),
             endpoints=request.endpoints,
             mounts=points,
         )
@@ -147,7 +147,7 @@ class Creator:
             raise InvalidParameter(str(error)) from None
 
 
-def settle(host: HostConfig) -> HostConfig:
+def settle(host: HostConfig, *, cgroup_v2: bool) -> HostConfig:
     """Fill in what Docker's inspect shows where a request says nothing."""
     return dataclasses.replace(
         host,
@@ -156,6 +156,7 @@ def settle(host: HostConfig) -> HostConfig:
             name=host.restart_policy.name or "no", maximum_retry_count=host.restart_policy.maximum_retry_count
         ),
         network_mode="bridge" if host.network_mode in ("", "default") else host.network_mode,
+        cgroupns_mode=host.cgroupns_mode or ("private" if cgroup_v2 else "host"),
         ipc_mode=host.ipc_mode or "private",
         shm_size=host.shm_size or DEFAULT_SHM_BYTES,
         memory_swap=host.memory_swap or 2 * host.memory,

@@ -49,7 +49,7 @@ class ExecConfig:
 
 @dataclass(slots=True)
 class Exec:
-    """One exec. `exit_code` is None until it has ended; whoever waits for `ended` then finds it final."""
+    """One exec. `exit_code` is None until it has ended."""
 
     id: str
     container: Container
@@ -60,15 +60,25 @@ class Exec:
     attached: bool = False
     exit_code: int | None = None
     task: ExecTask | None = None
-    ended: threading.Event = field(default_factory=threading.Event)
-    on_end: list[Callable[[], None]] = field(default_factory=list)
+    closing: threading.Lock = field(default_factory=threading.Lock)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+    _on_end: list[Callable[[], None]] = field(default_factory=list)
+
+    def when_ended(self, on_end: Callable[[], None]) -> None:
+        """Call `on_end` once the exit code is final, at once if it is; it must not block."""
+        with self._guard:
+            waits = self.exit_code is None
+            if waits:
+                self._on_end.append(on_end)
+        if not waits:
+            on_end()
 
     def finish(self, exit_code: int) -> None:
         """Note the exit code, then wake those who wait."""
-        self.exit_code = exit_code
-        self.running = False
-        self.ended.set()
-        waiting, self.on_end = self.on_end, []
+        with self._guard:
+            self.running = False
+            self.exit_code = exit_code
+            waiting, self._on_end = self._on_end, []
         for on_end in waiting:
             on_end()
 
@@ -118,7 +128,7 @@ class Execs:
     def start(self, found: Exec, *, attach: bool) -> socket.socket | None:
         """Run a claimed exec; with `attach` gives the socket of its streams, which ends when the process does.
 
-        The exit code is noted before `ended` is set. Raises StartFailed with 126 or 127, Conflict, System.
+        Raises StartFailed with 126 or 127, Conflict, System.
         """
         container, config = found.container, found.config
         try:
@@ -159,18 +169,25 @@ class Execs:
             logger.warning("exec lost", extra={"exec": found.id, "error": error})
             code = LOST
         self._end(found, code)
-        if not found.attached:  # else whoever pumps the streams closes them when the last byte is through
-            self._lane.submit(self.close, found)
+        if not found.attached:  # else whoever pumps the streams lets go when the last byte is through
+            self.let_go(found)
 
     def shut_down(self) -> None:
         """Watch execs no more; those that run go on."""
         self._watch.close()
 
-    def close(self, found: Exec) -> None:
-        """Let go of an ended exec's streams and folder; harmless to repeat."""
-        task, found.task = found.task, None
-        if task is not None:
-            task.close()
+    def let_go(self, found: Exec) -> None:
+        """Let go of an exec's streams, and of its folder once it has ended; harmless to repeat, returns at once."""
+        self._lane.submit(self._let_go, found)
+
+    def _let_go(self, found: Exec) -> None:
+        with found.closing:
+            if found.task is None:
+                return
+            found.attached = False
+            if found.exit_code is not None:
+                task, found.task = found.task, None
+                task.close()
 
     def _end(self, found: Exec, exit_code: int) -> None:
         found.finish(exit_code)

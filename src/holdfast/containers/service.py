@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast import log
-from holdfast.containers import listing, names
+from holdfast.containers import listing, names, policy
 from holdfast.containers.container import CONDITIONS, Condition, Container, OnExit, OnSocket, Registry
 from holdfast.containers.create import Creator
 from holdfast.containers.exec import Execs
 from holdfast.containers.exits import Exits
-from holdfast.containers.model import CreateRequest, encode_document
+from holdfast.containers.model import CreateRequest, RestartPolicy, encode_document
 from holdfast.containers.remove import Remover
 from holdfast.containers.restore import Restorer
 from holdfast.containers.rooms import Rooms
@@ -144,6 +144,11 @@ class Containers:
         """Give the path of a container's log."""
         return self._rooms.log_of(container.id)
 
+    @property
+    def runtime_name(self) -> str:
+        """The OCI runtime that containers run in."""
+        return self._rooms.runtime.probe().name
+
     def rootfs_of(self, container: Container) -> tuple[Path, Path, Sequence[Path]]:
         """Give a container's upper and merged directory and the layers below, topmost first."""
         rootfs, record = self._rooms.rootfs, container.record
@@ -256,6 +261,18 @@ class Containers:
             self._registry.free(old, container.id)
             self._rooms.network.rename(container.id, name)
         self._rooms.tell(container, "rename", {"oldName": f"/{old}"})
+
+    def update_policy(self, reference: str, name: str, maximum_retry_count: int) -> None:
+        """Change a container's restart policy. Raises NotFound, InvalidParameter. Operation ContainerUpdate."""
+        container = self._registry.get(reference)
+        new = RestartPolicy(name=name, maximum_retry_count=maximum_retry_count)
+        policy.check(new, auto_remove=container.record.host_config.auto_remove)
+        with self._registry.hold(container):
+            host = replace(container.record.host_config, restart_policy=new)
+            record = replace(container.record, host_config=host)
+            self._rooms.store.containers.save_document(container.id, encode_document(record))
+            container.record = record
+        self._rooms.tell(container, "update")
 
     def prune(self, filters: listing.Filters, before: float | None = None) -> Pruned:
         """Remove every container that does not run and passes the filters; `before` is seconds since the epoch."""

@@ -41,7 +41,7 @@ from holdfast.volumes.mounts import MountPoint
 
 _SHARED = "-shared"
 _RESTRICTIONS = ("ro", "nosuid", "nodev", "noexec", "noatime")
-_MOUNT_ID = re.compile(r"^mnt_id:\s*([0-9]+)$", re.M)
+_MOUNT_ID = re.compile(r"^mnt_id:\s*([0-9]+)$", re.MULTILINE)
 _MOUNT_TABLE = Path("/proc/thread-self/mountinfo")
 
 

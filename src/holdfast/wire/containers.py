@@ -5,6 +5,8 @@ Field names follow Docker's; where the spelling is irregular it is given. Source
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -313,3 +315,158 @@ def _encode(struct: msgspec.Struct, omitted: tuple[str, ...]) -> dict[str, Any]:
         if not document[key]:
             del document[key]
     return document
+
+
+ZERO_TIME = "0001-01-01T00:00:00Z"
+"""How Docker shows a time that never was."""
+
+
+class MountPoint(msgspec.Struct, rename="pascal", omit_defaults=True):
+    """`MountPoint`, an entry of `Mounts`; empty names and drivers are left out."""
+
+    type: str
+    name: str = ""
+    source: str | None = None
+    destination: str | None = None
+    driver: str = ""
+    mode: str | None = None
+    rw: bool | None = field(default=None, name="RW")
+    propagation: str | None = None
+
+
+class EndpointInfo(msgspec.Struct, rename="pascal", kw_only=True):
+    """`EndpointSettings` as inspect and list show it."""
+
+    ipam_config: dict[str, str] | None = field(default=None, name="IPAMConfig")
+    links: Texts | None = None
+    aliases: Texts | None = None
+    mac_address: str = ""
+    driver_opts: dict[str, str] | None = None
+    gw_priority: int = 0
+    network_id: str = field(default="", name="NetworkID")
+    endpoint_id: str = field(default="", name="EndpointID")
+    gateway: str = ""
+    ip_address: str = field(default="", name="IPAddress")
+    ip_prefix_len: int = field(default=0, name="IPPrefixLen")
+    ipv6_gateway: str = field(default="", name="IPv6Gateway")
+    global_ipv6_address: str = field(default="", name="GlobalIPv6Address")
+    global_ipv6_prefix_len: int = field(default=0, name="GlobalIPv6PrefixLen")
+    dns_names: Texts | None = field(default=None, name="DNSNames")
+
+
+class NetworkSettings(msgspec.Struct, rename="pascal", kw_only=True):
+    """`NetworkSettings`; the single fields repeat those of the default bridge."""
+
+    bridge: str = ""
+    sandbox_id: str = field(default="", name="SandboxID")
+    sandbox_key: str = ""
+    ports: dict[str, list[PortBinding] | None] = {}
+    hairpin_mode: bool = False
+    link_local_ipv6_address: str = field(default="", name="LinkLocalIPv6Address")
+    link_local_ipv6_prefix_len: int = field(default=0, name="LinkLocalIPv6PrefixLen")
+    secondary_ip_addresses: None = field(default=None, name="SecondaryIPAddresses")
+    secondary_ipv6_addresses: None = field(default=None, name="SecondaryIPv6Addresses")
+    endpoint_id: str = field(default="", name="EndpointID")
+    gateway: str = ""
+    global_ipv6_address: str = field(default="", name="GlobalIPv6Address")
+    global_ipv6_prefix_len: int = field(default=0, name="GlobalIPv6PrefixLen")
+    ip_address: str = field(default="", name="IPAddress")
+    ip_prefix_len: int = field(default=0, name="IPPrefixLen")
+    ipv6_gateway: str = field(default="", name="IPv6Gateway")
+    mac_address: str = ""
+    networks: dict[str, EndpointInfo] = {}
+
+
+class ContainerState(msgspec.Struct, rename="pascal", kw_only=True):
+    """`ContainerState`."""
+
+    status: str
+    running: bool
+    paused: bool
+    restarting: bool
+    oom_killed: bool = field(name="OOMKilled")
+    dead: bool
+    pid: int
+    exit_code: int
+    error: str
+    started_at: str
+    finished_at: str
+
+
+class GraphDriver(msgspec.Struct, rename="pascal"):
+    """`DriverData` of the overlay."""
+
+    data: dict[str, str]
+    name: str
+
+
+class ContainerInspect(msgspec.Struct, rename="pascal", kw_only=True):
+    """`ContainerInspectResponse`."""
+
+    id: str
+    created: str
+    path: str
+    args: list[str]
+    state: ContainerState
+    image: str
+    resolv_conf_path: str
+    hostname_path: str
+    hosts_path: str
+    log_path: str
+    name: str
+    restart_count: int
+    driver: str
+    platform: str
+    mount_label: str = ""
+    process_label: str = ""
+    app_armor_profile: str = ""
+    exec_ids: list[str] | None = field(default=None, name="ExecIDs")
+    host_config: dict[str, Any]
+    graph_driver: GraphDriver
+    size_rw: int | msgspec.UnsetType = msgspec.UNSET
+    size_root_fs: int | msgspec.UnsetType = msgspec.UNSET
+    mounts: list[MountPoint]
+    config: dict[str, Any]
+    network_settings: NetworkSettings
+
+
+class Port(msgspec.Struct, kw_only=True):
+    """`Port`, an entry of a summary's `Ports`."""
+
+    ip: str | msgspec.UnsetType = field(default=msgspec.UNSET, name="IP")
+    private_port: int = field(name="PrivatePort")
+    public_port: int | msgspec.UnsetType = field(default=msgspec.UNSET, name="PublicPort")
+    type: str = field(name="Type")
+
+
+class ContainerSummary(msgspec.Struct, rename="pascal", kw_only=True):
+    """`ContainerSummary`."""
+
+    id: str
+    names: list[str]
+    image: str
+    image_id: str = field(name="ImageID")
+    command: str
+    created: int
+    ports: list[Port]
+    size_rw: int | msgspec.UnsetType = msgspec.UNSET
+    size_root_fs: int | msgspec.UnsetType = msgspec.UNSET
+    labels: dict[str, str]
+    state: str
+    status: str
+    host_config: dict[str, Any]
+    network_settings: dict[str, dict[str, EndpointInfo]]
+    mounts: list[MountPoint]
+
+
+def encode_time(at: datetime | None) -> str:
+    """Give RFC 3339 in UTC as Go writes it: a fraction without trailing zeros; None is the zero time."""
+    if at is None:
+        return ZERO_TIME
+    fraction = f".{at.microsecond:06d}".rstrip("0").rstrip(".")
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"
+
+
+def command_text(path: str, args: Sequence[str]) -> str:
+    """Give a command as lists show it: arguments with spaces in quotes. Source: moby, daemon/list.go."""
+    return " ".join([path, *(f"'{arg}'" if " " in arg else arg for arg in args)])

@@ -1,0 +1,230 @@
+"""Attach and logs: the long answers of containers. Docker Engine API, operations ContainerAttach and ContainerLogs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from holdfast.api.attach import Pump, SocketPromise, frame, parse_detach_keys
+from holdfast.api.events import parse_time
+from holdfast.api.request import ClientGone
+from holdfast.api.response import Response, StreamResponse
+from holdfast.api.status import plain_error
+from holdfast.api.worker import in_worker, stream_from_worker
+from holdfast.errors import EngineError, InvalidParameter
+from holdfast.runtime.attach import STDERR, STDOUT
+from holdfast.runtime.logs import LogEntry, LogFollower, format_time, read_entries
+
+if TYPE_CHECKING:
+    from holdfast.api.engine import Engine
+    from holdfast.api.hijack import HijackedStream
+    from holdfast.api.request import Request
+    from holdfast.containers.container import Container
+
+_NUMBERS = {"stdout": STDOUT, "stderr": STDERR}
+_PIECE_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """Which part of a log is wanted; see `read_entries`."""
+
+    tail: int | None
+    since_ns: int
+    until_ns: int
+
+
+async def container_attach(request: Request, engine: Engine) -> Response | None:
+    """POST /containers/{id}/attach → 101 at once, then the streams. Errors before are plain text. ContainerAttach."""
+    query = request.query
+    wants_stream, wants_logs = query.flag("stream"), query.flag("logs")
+    stdin, stdout, stderr = (query.flag(name) for name in ("stdin", "stdout", "stderr"))
+    promise = SocketPromise()
+    cancel: Callable[[], None] = lambda: None  # noqa: E731
+    try:
+        keys = parse_detach_keys(query.get("detachKeys"))
+        if request.has_body:
+            await request.body()
+        if wants_stream:
+            container, cancel = await in_worker(engine.containers.attach, request.params["id"], promise.give)
+        else:
+            container = engine.containers.get(request.params["id"])
+    except EngineError as error:
+        return plain_error(error)
+    config = container.record.config
+    try:
+        stream = await request.hijack(request.stream_content_type(tty=config.tty))
+        try:
+            if wants_logs:
+                await _replay(stream, engine.containers.log_of(container), stdout=stdout, stderr=stderr, tty=config.tty)
+            connection = await _first(promise.future, stream) if wants_stream else None
+            if connection is not None:
+                pump = Pump(
+                    stream,
+                    connection,
+                    engine.config.state_root,
+                    tty=config.tty,
+                    stdin=stdin and config.open_stdin,
+                    stdout=stdout,
+                    stderr=stderr,
+                    detach_keys=keys,
+                    close_stdin=config.stdin_once or config.tty,
+                )
+                await pump.run()
+        except ClientGone:
+            pass
+        finally:
+            stream.close()
+    finally:
+        cancel()
+        _close_late(promise)
+    return None
+
+
+def _close_late(promise: SocketPromise) -> None:
+    """Close a socket that nobody took: one handed over before the client went, or about to be."""
+    future = promise.future
+    if not future.done():
+        future.cancel()
+    elif not future.cancelled():
+        connection = future.result()
+        if connection is not None:
+            connection.close()  # harmless for one that the pump has closed
+
+
+async def _first(
+    future: asyncio.Future[socket.socket | None], stream: HijackedStream
+) -> socket.socket | None:
+    """Wait for a socket, or for the client to go."""
+    await asyncio.wait((future, stream.disconnected), return_when=asyncio.FIRST_COMPLETED)
+    if not future.done():
+        raise ClientGone
+    return future.result()
+
+
+async def _replay(stream: HijackedStream, path: Path, *, stdout: bool, stderr: bool, tty: bool) -> None:
+    wanted = {name for name, wish in (("stdout", stdout), ("stderr", stderr)) if wish}
+
+    def work(emit: Callable[[bytes], None]) -> None:
+        for piece in _pieces(read_entries(path), wanted, tty=tty, timestamps=False):
+            emit(piece)
+
+    async for piece in stream_from_worker(work):
+        await stream.write(piece)
+
+
+async def container_logs(request: Request, engine: Engine) -> StreamResponse:
+    """GET /containers/{id}/logs → 200, what it wrote and, with `follow`, what it writes. Operation ContainerLogs."""
+    query = request.query
+    wanted = {name for name in ("stdout", "stderr") if query.flag(name)}
+    if not wanted:
+        raise InvalidParameter("Bad parameters: you must choose at least one stream")
+    container = engine.containers.get(request.params["id"])
+    tty = container.record.config.tty
+    limits = _Limits(
+        _tail(query.get("tail")), parse_time(query.get("since")) or 0, parse_time(query.get("until")) or 0
+    )
+    path = engine.containers.log_of(container)
+    timestamps = query.flag("timestamps")
+    items: AsyncIterator[bytes]
+    if query.flag("follow") and container.state.task is not None:
+        items = _follow(container, path, limits, wanted, tty=tty, timestamps=timestamps)
+    else:
+
+        def work(emit: Callable[[bytes], None]) -> None:
+            entries = read_entries(path, tail=limits.tail, since_ns=limits.since_ns, until_ns=limits.until_ns)
+            for piece in _pieces(entries, wanted, tty=tty, timestamps=timestamps):
+                emit(piece)
+
+        items = stream_from_worker(work)
+    return StreamResponse(200, {"Content-Type": request.stream_content_type(tty=tty)}, items)
+
+
+async def _follow(
+    container: Container, path: Path, limits: _Limits, wanted: set[str], *, tty: bool, timestamps: bool
+) -> AsyncIterator[bytes]:
+    """Give the log and what is added to it until the container ends or `until` has passed."""
+    loop = asyncio.get_running_loop()
+    news = asyncio.Event()
+    ended = False
+
+    def end() -> None:
+        nonlocal ended
+        ended = True
+        news.set()
+
+    def tell(_code: int) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(end)
+
+    until_ns = limits.until_ns
+    follower = await in_worker(
+        LogFollower, path, tail=limits.tail, since_ns=limits.since_ns, until_ns=until_ns
+    )
+    cancel = container.wait("next-exit", tell)
+    if container.state.task is None:
+        ended = True
+    loop.add_reader(follower.fileno(), news.set)
+    try:
+        while True:
+            last = ended
+            news.clear()
+            entries = await in_worker(follower.read)
+            for piece in _pieces(entries, wanted, tty=tty, timestamps=timestamps):
+                yield piece
+            if entries:
+                continue
+            if last:
+                for piece in _pieces(follower.rest(), wanted, tty=tty, timestamps=timestamps):
+                    yield piece
+                return
+            left_s = until_ns / 1e9 - time.time() if until_ns else None
+            if left_s is not None and left_s <= 0:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), left_s)
+    finally:
+        loop.remove_reader(follower.fileno())
+        cancel()
+        follower.close()
+
+
+def _pieces(entries: Iterable[LogEntry], wanted: set[str], *, tty: bool, timestamps: bool) -> Iterable[bytes]:
+    """Encode log entries, several at a time."""
+    pieces: list[bytes] = []
+    size = 0
+    for entry in entries:
+        if entry.stream not in wanted:
+            continue
+        data = format_time(entry.time_ns).encode() + b" " + entry.data if timestamps else entry.data
+        pieces.append(data if tty else frame(_NUMBERS[entry.stream], data))
+        size += len(data)
+        if size >= _PIECE_BYTES:
+            yield b"".join(pieces)
+            pieces, size = [], 0
+    if pieces:
+        yield b"".join(pieces)
+
+
+def _tail(text: str) -> int | None:
+    """Read `tail`: a number of lines; anything else, `all` too, is all of them. Source: moby, daemon/logs.go."""
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def size_of_terminal(request: Request) -> tuple[int, int]:
+    """Give rows and columns of a resize. Raises InvalidParameter in Docker's words."""
+    sizes = []
+    for name, what in (("h", "height"), ("w", "width")):
+        text = request.query.get(name)
+        if not (text.isascii() and text.isdigit()):
+            raise InvalidParameter(f'invalid resize {what} "{text}": invalid syntax')
+        if int(text) >= 1 << 32:
+            raise InvalidParameter(f'invalid resize {what} "{text}": value out of range')
+        sizes.append(int(text))
+    return sizes[0], sizes[1]
