@@ -6,15 +6,27 @@ use_paths
 export PATH="$project/.venv/bin:$PATH"
 tag=demo-$$
 folder=$(mktemp -d)
+bold='' plain=''
+if [ -t 1 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
 
-show() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
+# The command as one would type it, then what it prints.
+show() {
+    local word line=
+    for word in "$@"; do
+        case $word in
+            *[!A-Za-z0-9_./:=,@-]*) line+=" '$word'" ;;
+            *) line+=" $word" ;;
+        esac
+    done
+    printf '\n%s$%s%s\n' "$bold" "$line" "$plain"
+    "$@"
+}
 note() { printf '\n# %s\n' "$*"; }
 cleanup() {
     holdfast rm -f -v "writer-$tag" "store-$tag" >/dev/null 2>&1 || true
     holdfast volume rm -f "data-$tag" "restored-$tag" >/dev/null 2>&1 || true
     rm -rf "$folder"
 }
-[ -t 1 ] || show() { printf '\n$ %s\n' "$*"; "$@"; }
 trap cleanup EXIT
 
 note "A volume outlives the containers that use it."
