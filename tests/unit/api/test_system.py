@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import urllib.parse
 from pathlib import Path
@@ -65,7 +66,8 @@ def ask(engine: Engine, method: str, target: str) -> Any:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         request = Request(cast(Any, None), method, path, query, {}, disconnected=future, has_body=False)
         request.api_version = match.api_version
-        answer = await match.route.handler(request, engine)
+        answer: Any = match.route.handler(request, engine)
+        answer = await answer if inspect.isawaitable(answer) else answer
         assert answer is not None
         if isinstance(answer, StreamResponse):
             lines = [json.loads(line) async for line in answer.items]
