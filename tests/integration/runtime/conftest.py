@@ -141,8 +141,10 @@ def open_box(folder: Path, runtime_name: str) -> Iterator[Box]:
         namespaces.unpin(run_root / "runtime-mounts/mnt")
         assert [entry.mount_point for entry in mountinfo.mounts_below(run_root)
                 if Path(entry.mount_point) not in (run_root, run_root / "runtime-mounts")] == []
-        cgroup.remove(layout, config.cgroup_parent)
     finally:
+        for container_id in runtime.known():
+            runtime.delete(container_id)
+        cgroup.remove(cgroup.layout(), config.cgroup_parent, kill_leftovers=True)
         for entry in reversed(mountinfo.mounts_below(run_root)):
             mount.umount2(entry.mount_point)
 
