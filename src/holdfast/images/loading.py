@@ -30,6 +30,7 @@ def load(
     with files.workspace() as workspace:
         members = read_archive(archive, workspace, lambda _: None)
         found = members.images(wanted)
+        # All is checked before the first image goes in.
         plans = [(each, list(map(tag_of, each.tags)), parse_config(members.metadata(each.config))) for each in found]
         for each, tags, config in plans:
             with files.workspace() as own:

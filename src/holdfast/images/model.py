@@ -58,6 +58,14 @@ class Image:
         found = self.defaults.get("Labels")
         return found if isinstance(found, dict) and found else None
 
+    def is_named_by_id(self, name: str) -> bool:
+        """Whether `name`, which led here, did so as an id or its beginning; a tag that looks like one wins."""
+        if not (self.id.startswith(name) or self.id.removeprefix("sha256:").startswith(name)):
+            return False
+        if any(reference.is_image_id(text) for text in (name, f"sha256:{name}")):
+            return True
+        return reference.parse(name).tagged().familiar not in self.tags
+
     @property
     def short_id(self) -> str:
         """The first 12 digits of the id."""
@@ -161,7 +169,7 @@ def format_time(at: datetime) -> str:
     """Write a time as Docker does: RFC 3339 in UTC, fractions without trailing zeros."""
     whole = at.astimezone(UTC)
     fraction = f".{whole.microsecond:06d}".rstrip("0").rstrip(".")
-    return f"{whole:%Y-%m-%dT%H:%M:%S}{fraction}Z"
+    return f"{whole.replace(tzinfo=None, microsecond=0).isoformat()}{fraction}Z"
 
 
 def _text(value: object) -> str:

@@ -76,13 +76,16 @@ def pull(
         present = table.get(manifest.config_digest)
         if present is not None and not present.hidden:
             config = parse_config(present.config)
+            if platform:
+                _check_platform(config.json, target, wanted)
             for digest, _ in manifest.layers:
                 progress(status("Already exists", id=reference.short_id(digest)))
             blobs = [LayerBlob(files.blob(digest), digest, size) for digest, size in manifest.layers]
             intake.add(config, blobs, names, workspace)
         else:
             config = parse_config(_download(manifest, wanted, credentials, workspace, progress))
-            _check_platform(config.json, target, wanted)
+            if platform:
+                _check_platform(config.json, target, wanted)
             blobs = [
                 LayerBlob(workspace / "image" / reference_hex(digest), digest, size)
                 for digest, size in manifest.layers

@@ -13,7 +13,7 @@ from holdfast.images.files import ImageFiles
 from holdfast.images.model import Image
 from holdfast.images.progress import Progress, status
 from holdfast.images.pulling import parse_manifest, reference_hex
-from holdfast.images.skopeo import VERSION_FILE, Credentials, send_image
+from holdfast.images.skopeo import VERSION_FILE, Credentials, fetch_manifest, send_image
 from holdfast.store.images import ImageRecord, ImageTable, LayerRecord
 
 _MANIFEST_TYPE: Final = "application/vnd.docker.distribution.manifest.v2+json"
@@ -52,7 +52,8 @@ def push(
         digest = send_image(directory, destination, credentials, _ignore)
     for layer_id in ids:
         progress(status("Pushed", id=layer_id))
-    size = len(text)
+    table.add_digest(str(destination.with_digest(digest)), image.id)
+    size = len(fetch_manifest(destination.with_digest(digest), credentials))
     progress(status(f"{destination.tag}: digest: {digest} size: {size}"))
     progress({"progressDetail": {}, "aux": {"Tag": destination.tag, "Digest": digest, "Size": size}})
     return digest

@@ -28,7 +28,7 @@ def plan(name: str, image: Image, users: Users, *, force: bool) -> Plan:
     A name goes alone while others are left, digests of its repository with its last tag. An id takes all names with it
     if they are of one repository. A running container keeps the image in any case, a stopped one unless `force`.
     """
-    if _is_id_of(name, image.id):
+    if image.is_named_by_id(name):
         if _is_single(image):
             _check(image, users, force=force, referenced=False)
             return everything(image)
@@ -75,10 +75,6 @@ def _check(image: Image, users: Users, *, force: bool, referenced: bool) -> None
 
 def _conflict(image: Image, force: str, why: str) -> Conflict:
     return Conflict(f"conflict: unable to delete {image.short_id} ({force}) - {why}")
-
-
-def _is_id_of(name: str, image_id: str) -> bool:
-    return image_id.startswith(name) or image_id.removeprefix("sha256:").startswith(name)
 
 
 def _is_single(image: Image) -> bool:

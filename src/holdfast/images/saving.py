@@ -29,9 +29,9 @@ _COPY_BYTES: Final = 256 << 10
 def tags_for(name: str, image: Image) -> tuple[reference.Reference, ...]:
     """The tags that go with an image when it was asked for as `name`: that one; none for an id or a digest.
 
-    A bare repository name stands for all its tags. Source: Docker Engine, `tarexport`, `parseNames`.
+    Source: Docker Engine, `tarexport`, `parseNames`.
     """
-    if image.id.startswith(name) or image.id.removeprefix("sha256:").startswith(name):
+    if image.is_named_by_id(name):
         return ()
     parsed = reference.parse(name)
     if parsed.digest:

@@ -225,7 +225,7 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 
 
 def _pump(plain: IO[bytes], tar: subprocess.Popen[bytes], destination: Path) -> str:
-    """Feed tar what `plain` gives and digest it in passing, to the end even if tar stops reading before."""
+    """Feed tar what `plain` gives and digest it in passing, to the end even if tar is content before that."""
     digest = hashlib.sha256()
     assert tar.stdin is not None
     unchecked = _FREE_CHECK_BYTES
@@ -239,6 +239,8 @@ def _pump(plain: IO[bytes], tar: subprocess.Popen[bytes], destination: Path) -> 
             try:
                 sink.write(data)
             except BrokenPipeError:
+                if tar.wait(_TIMEOUT_S) != 0:
+                    break
                 while data := plain.read(CHUNK):
                     digest.update(data)
     return f"sha256:{digest.hexdigest()}"

@@ -45,7 +45,7 @@ CREATE INDEX image_tags_by_image ON image_tags (image_id);
 CREATE TABLE image_digests (
     reference TEXT PRIMARY KEY,
     image_id TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
-    manifest_digest TEXT NOT NULL
+    manifest_digest TEXT NOT NULL -- of the manifest that is kept; empty: none is
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX image_digests_by_image ON image_digests (image_id);
 """
@@ -161,6 +161,14 @@ class ImageTable:
         """Give an image a name; gives the id of the image that had it before, None if none had."""
         return self._database.write(lambda connection: _tag(connection, reference, image_id, tagged_at))
 
+    def add_digest(self, reference: str, image_id: str) -> None:
+        """Remember that a registry has an image under this digest; its manifest there is not kept here."""
+        self._database.write(
+            lambda connection: connection.execute(
+                "INSERT OR IGNORE INTO image_digests VALUES (?, ?, '')", (reference, image_id)
+            )
+        )
+
     def untag(self, references: Sequence[str]) -> None:
         """Forget names, tags and digests alike; one that is not there is no error."""
 
@@ -234,7 +242,9 @@ class ImageTable:
     def manifest_of(self, image_id: str) -> str | None:
         """Give the digest of a manifest that this image came with, if it came with one."""
         row = self._one(
-            "SELECT manifest_digest FROM image_digests WHERE image_id = ? ORDER BY reference LIMIT 1", (image_id,)
+            "SELECT manifest_digest FROM image_digests WHERE image_id = ? AND manifest_digest != ''"
+            " ORDER BY reference LIMIT 1",
+            (image_id,),
         )
         return None if row is None else str(row[0])
 
@@ -284,7 +294,7 @@ class ImageTable:
         rows = self._database.read(
             lambda connection: connection.execute(
                 "SELECT id FROM images UNION SELECT blob_digest FROM image_layers"
-                " UNION SELECT manifest_digest FROM image_digests"
+                " UNION SELECT manifest_digest FROM image_digests WHERE manifest_digest != ''"
             ).fetchall()
         )
         return {row[0] for row in rows}
@@ -309,7 +319,9 @@ def _remove(connection: sqlite3.Connection, image_ids: Sequence[str]) -> Unused:
     for image_id in image_ids:
         blobs += [
             row[0]
-            for row in connection.execute("SELECT manifest_digest FROM image_digests WHERE image_id = ?", (image_id,))
+            for row in connection.execute(
+                "SELECT manifest_digest FROM image_digests WHERE image_id = ? AND manifest_digest != ''", (image_id,)
+            )
         ]
         connection.execute("DELETE FROM images WHERE id = ?", (image_id,))
     unused = connection.execute(
