@@ -105,7 +105,7 @@ def publishing_without_nf_tables_is_refused_clearly(engine: Engine) -> None:
     answer = engine.request("POST", f"/containers/{identity}/start")
     engine.call("DELETE", f"/containers/{identity}?force=1")
     assert answer.status >= 400, answer.status
-    assert "nf_tables" in answer.json()["message"], answer.body
+    assert "nftables" in answer.json()["message"], answer.body
 
 
 @check
