@@ -88,9 +88,12 @@ async def container_create(request: Request, engine: Engine) -> Response:
 @routes.add("GET", "/containers/{id}/json")
 async def container_inspect(request: Request, engine: Engine) -> Response:
     """GET /containers/{id}/json → 200 everything about it. Operation ContainerInspect."""
-    container = engine.containers.get(request.params["id"])
-    size = await in_worker(_size, engine, container) if request.query.flag("size") else None
-    return json_response(200, shapes.inspect(engine.containers, container, size))
+    return json_response(200, await in_worker(_inspect, engine, request.params["id"], request.query.flag("size")))
+
+
+def _inspect(engine: Engine, reference: str, size: bool) -> object:
+    container = engine.containers.get(reference)
+    return shapes.inspect(engine.containers, container, _size(engine, container) if size else None)
 
 
 @routes.add("POST", "/containers/{id}/start")

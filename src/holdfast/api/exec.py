@@ -105,7 +105,7 @@ async def exec_resize(request: Request, engine: Engine) -> Response:
     return empty(200)
 
 
-@routes.add("GET", "/exec/{id}/json")
-async def exec_inspect(request: Request, engine: Engine) -> Response:
+@routes.add_immediate("GET", "/exec/{id}/json")
+def exec_inspect(request: Request, engine: Engine) -> Response:
     """GET /exec/{id}/json → 200 what it is and how it ended. Operation ExecInspect."""
     return json_response(200, shapes.exec_inspect(engine.containers.execs.get(request.params["id"])))

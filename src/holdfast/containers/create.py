@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from holdfast import faults, log
 from holdfast.containers import merge, names, policy
 from holdfast.containers.container import Container
+from holdfast.containers.folders import Folders
 from holdfast.containers.model import (
     ContainerRecord,
     CreateRequest,
@@ -33,7 +34,7 @@ from holdfast.containers.rooms import Rooms
 from holdfast.containers.signals import parse_signal
 from holdfast.containers.spec import parse_security_options
 from holdfast.errors import InvalidParameter, NotFound
-from holdfast.kernel.path import make_dirs_beneath, owned_fd, remove_tree
+from holdfast.kernel.path import make_dirs_beneath, owned_fd
 from holdfast.runtime.spec import DEFAULT_SHM_BYTES, MASKED_PATHS, READONLY_PATHS
 from holdfast.volumes import mounts
 from holdfast.volumes.mounts import MountPoint
@@ -105,7 +106,7 @@ class Creator:
         rooms = self._rooms
         intent = rooms.store.intents.begin(INTENT, record.id)
         undo.callback(rooms.store.intents.end, intent)
-        undo.callback(remove_folders, rooms, record.id)
+        undo.callback(Folders(rooms).discard, record.id)
         rooms.files_of(record.id).mkdir(parents=True, mode=0o710)
         rooms.rootfs.prepare(record.id, record.layers)
         faults.point("container-folders-made")
@@ -166,17 +167,6 @@ def settle(host: HostConfig, *, cgroup_v2: bool) -> HostConfig:
         masked_paths=_paths(host.masked_paths, MASKED_PATHS, host),
         readonly_paths=_paths(host.readonly_paths, READONLY_PATHS, host),
     )
-
-
-def remove_folders(rooms: Rooms, container_id: str) -> None:
-    """Remove a container's folders on disk; what is not there is no error."""
-    rooms.rootfs.remove(container_id)
-    for root in (rooms.config.state_root, rooms.config.run_root):
-        folder = root / "containers"
-        with contextlib.suppress(FileNotFoundError), owned_fd(
-            os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        ) as fd:
-            remove_tree(fd, container_id)
 
 
 def _make_working_dir(rootfs: Path, path: str) -> None:

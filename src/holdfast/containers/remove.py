@@ -1,6 +1,7 @@
 """Removing containers.
 
-    intent "container.remove"  →  volumes.release  →  row  →  told  →  folders, in the background  →  intent ended
+    intent "container.remove"  →  volumes.release  →  folder discarded  →  one transaction: row gone, intent ended
+
 
 Volumes are released before the row goes: a row without references is a removal to finish, references without a row
 would be volumes that nobody can free.
@@ -13,7 +14,7 @@ from concurrent.futures import Executor
 
 from holdfast import faults, log
 from holdfast.containers.container import Container
-from holdfast.containers.create import remove_folders
+from holdfast.containers.folders import Folders
 from holdfast.containers.rooms import Rooms
 from holdfast.errors import Conflict, EngineError, NotFound
 
@@ -28,6 +29,7 @@ class Remover:
     def __init__(self, rooms: Rooms, lane: Executor) -> None:
         self._rooms = rooms
         self._lane = lane
+        self._folders = Folders(rooms)
 
     def remove(
         self, container: Container, kill: Callable[[Container], None], *, force: bool = False, volumes: bool = False
@@ -67,33 +69,27 @@ class Remover:
             faults.point("container-removing")
             rooms.volumes.release(container.id, remove_anonymous=volumes)
             faults.point("container-volumes-released")
-            rooms.store.containers.remove(container.id)
+            self._folders.discard(container.id)
+            faults.point("container-folder-discarded")
+            rooms.store.containers.remove(container.id, intent=intent)
         except EngineError:
             rooms.registry.note(container, status=status)
             raise
-        faults.point("container-removed-folders-stay")
+        faults.point("container-removed-not-told")
         rooms.registry.remove(container)
         rooms.registry.note(container, status="exited")
         container.tell_removal()
         rooms.tell(container, "destroy")
-        self._lane.submit(clear, rooms, container.id, intent)
+        self._lane.submit(self._after, container)
+
+    def _after(self, container: Container) -> None:
+        self._folders.reclaim(container.id)
+        self._rooms.images.container_removed(container.record.image_id)
 
     def _claim(self, container: Container) -> None:
         if container.removing:
             raise Conflict(f"removal of container {container.name} is already in progress")
         container.removing = True
-
-
-def clear(rooms: Rooms, container_id: str, intent: int) -> None:
-    """Remove what a removed container has on disk and end the intent; a failure leaves both for the next start."""
-    try:
-        remove_folders(rooms, container_id)
-        faults.point("container-folders-removed")
-        rooms.store.intents.end(intent)
-    except (EngineError, OSError) as error:
-        logger.warning(
-            "folders stay until the engine is restarted", extra={"container": container_id, "error": error}
-        )
 
 
 def _obstacle(container: Container) -> str:

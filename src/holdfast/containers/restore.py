@@ -21,6 +21,7 @@ from holdfast import log
 from holdfast.containers import create, policy, remove
 from holdfast.containers.container import Container
 from holdfast.containers.exits import Exits
+from holdfast.containers.folders import Folders
 from holdfast.containers.model import decode_row, now
 from holdfast.containers.remove import Remover
 from holdfast.containers.rooms import Rooms
@@ -54,16 +55,20 @@ class Restorer:
         self._exits = exits
         self._remover = remover
         self._lane = lane
+        self._folders = Folders(rooms)
 
     def restore(self) -> None:
         """Do all but start containers. Raises Unavailable or System if nothing can run here at all."""
         rooms = self._rooms
+        known = {row.id for row in rooms.store.containers.all()}
         containers = self._load()
-        rooms.volumes.restore(containers.keys())
+        rooms.volumes.restore(known)
         rooms.runtime.probe()
         rooms.staging.recover()
         for intent in rooms.store.intents.open():
             self._finish(intent, containers)
+        for container_id in self._folders.sweep(known):
+            self._lane.submit(self._folders.reclaim, container_id)
         live: dict[str, Path] = {}
         ended: list[tuple[Container, ExitInfo]] = []
         for container in containers.values():
@@ -122,16 +127,16 @@ class Restorer:
                 if container is None:
                     logger.info("undoing a create that was not finished", extra={"container": container_id})
                     rooms.volumes.release(container_id, remove_anonymous=True)
-                    create.remove_folders(rooms, container_id)
+                    self._folders.discard(container_id)
             else:
                 logger.info("finishing a removal", extra={"container": container_id})
                 rooms.runtime.delete(container_id)
                 if container is not None:
                     rooms.volumes.release(container_id, remove_anonymous=bool(intent.details.get("volumes")))
+                    self._folders.discard(container_id)
                     rooms.store.containers.remove(container_id)
                     rooms.registry.remove(container)
                     del containers[container_id]
-                create.remove_folders(rooms, container_id)
             rooms.store.intents.end(intent.id)
         except (EngineError, OSError) as error:
             facts = {"container": container_id, "kind": intent.kind, "error": error}

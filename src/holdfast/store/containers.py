@@ -83,11 +83,14 @@ class ContainerTable:
 
         self._database.write(work)
 
-    def remove(self, container_id: str) -> None:
-        """Forget a container; nothing happens if it is not there."""
-        self._database.write(
-            lambda connection: connection.execute("DELETE FROM containers WHERE id = ?", (container_id,))
-        )
+    def remove(self, container_id: str, *, intent: int | None = None) -> None:
+        """Forget a container and end the intent; nothing else happens if it is not there."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM containers WHERE id = ?", (container_id,))
+            end_intent(connection, intent)
+
+        self._database.write(work)
 
     def all(self) -> list[ContainerRow]:
         """Give every container, by id."""
