@@ -134,9 +134,11 @@ def pin_mount_namespace_hiding(path: StrPath, hide: Path) -> None:
     """Hold at the file `path` a mount namespace in which the file `hide` reads as empty.
 
     For crun, which refuses cgroup v1 beside a v2 hierarchy that offers controllers: start it by
-    `in_mount_namespace`, or as `nsenter --mount=PATH crun ...`. The namespace is a slave: mounts made later below a
-    shared mount appear in it, others do not, so call `make_shared` on state and run root first. The namespace of
-    this boot is used again if it is there and still hides the file, so a restarted engine finds its mounts in it.
+    `in_mount_namespace`, or as `nsenter --mount=PATH crun ...`. The mount that holds `hide`, for crun that of the v2
+    hierarchy, becomes private. Others stay in their peer groups: what is mounted later below a shared mount appears
+    in it, and what a container mounts on an `rshared` volume appears outside, so call `make_shared` on state and run
+    root first. The namespace of this boot is used again if it is there and still hides the file, so a restarted
+    engine finds its mounts in it.
 
     The file of a mount namespace cannot be mounted on a shared mount, so the directory of `path`, which should
     hold nothing else, is bound onto itself and made private. Raises OSError. Source: unshare(1), mount_namespaces(7).
@@ -182,7 +184,8 @@ def _pin_newer_mount_namespace(target: Path, hide: Path) -> None:
 def _mount_namespace_hiding(hide: Path) -> int:
     """Leave for a new mount namespace in which `hide` is empty, and return its descriptor."""
     unshare(CLONE_NEWNS)
-    mount.mount("none", "/", None, mount.MS_REC | mount.MS_SLAVE)
+    holder = next(directory for directory in hide.parents if is_mount_point(directory))
+    mount.mount("none", holder, None, mount.MS_PRIVATE)
     mount.mount("/dev/null", hide, None, mount.MS_BIND)
     if not _reads_empty(hide):
         raise OSError(errno.EIO, "the file is not hidden in the new mount namespace", os.fspath(hide))
