@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,7 +26,6 @@ from holdfast.process import ProgramFailed, run
 from holdfast.runtime import attach, conmon, facts, messages, monitor, probe
 from holdfast.runtime.devices import host_devices
 from holdfast.runtime.execs import ExecTask, start_exec
-from holdfast.runtime.exits import ExitInfo, ExitWatcher
 from holdfast.runtime.filters import FilterCache, read_filter
 from holdfast.runtime.host import HostFacts
 from holdfast.runtime.layout import RunLayout
@@ -72,7 +71,6 @@ class Runtime:
         self._layout: cgroup.CgroupLayout | None = None
         self._tracking: cgroup.CgroupLayout | None = None
         self._filters: FilterCache | None = None
-        self._watcher: ExitWatcher | None = None
 
     # --- the machine --------------------------------------------------------------------------------------
 
@@ -95,19 +93,6 @@ class Runtime:
     def facts(self) -> RuntimeFacts:
         """The runtime that was chosen; probes if nobody has."""
         return self.probe()
-
-    def start_watching(self, on_exit: Callable[[str, ExitInfo], None]) -> ExitWatcher:
-        """Start the one watcher of this engine, afterwards also found as `watcher`. Once only."""
-        self.probe()
-        assert self._watcher is None, "an engine has one watcher"
-        self._watcher = ExitWatcher(self._config.run_root, on_exit)
-        return self._watcher
-
-    @property
-    def watcher(self) -> ExitWatcher:
-        """The watcher that was started."""
-        assert self._watcher is not None, "start_watching comes first"
-        return self._watcher
 
     def host_facts(self, *, privileged: bool = False) -> HostFacts:
         """What `build_spec` has to know; with the host's devices for a privileged container."""

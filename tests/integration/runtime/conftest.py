@@ -22,7 +22,8 @@ from holdfast.runtime.runtime import Runtime, Task, TaskRequest
 from holdfast.runtime.spec import SpecInput, build_spec
 
 APPLETS = (
-    "sh", "cat", "dd", "echo", "head", "ls", "mkdir", "printf", "sleep", "stty", "touch", "tr", "true", "tty", "yes",
+    "sh", "cat", "dd", "echo", "head", "ls", "mkdir", "mount", "printf", "sleep", "stty", "touch", "tr", "true", "tty",
+    "yes",
 )
 
 
@@ -128,7 +129,8 @@ def open_box(folder: Path, runtime_name: str) -> Iterator[Box]:
         made.exits[container_id].put(info)
 
     try:
-        watcher = runtime.start_watching(on_exit)
+        runtime.probe()
+        watcher = ExitWatcher(run_root, on_exit)
         made = Box(config, runtime, watcher, rootfs, folder)
         yield made
         watcher.stop()

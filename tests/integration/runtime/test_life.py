@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import Conflict
-from holdfast.kernel import cgroup, mountinfo
+from holdfast.kernel import cgroup, mount, mountinfo
 from holdfast.runtime.exits import ExitInfo, ExitWatcher
 from holdfast.runtime.messages import StartFailed
 from holdfast.runtime.runtime import Runtime, Task
-from holdfast.runtime.spec import Resources, Ulimit
+from holdfast.runtime.spec import OciMount, Resources, Ulimit
 from tests.integration.runtime.conftest import Box
 
 pytestmark = pytest.mark.kernel
@@ -278,3 +278,36 @@ def test_no_descriptor_or_mount_of_ours_is_inside(box: Box) -> None:
         line for line in output.splitlines() if any(f" {number} -> " in line for number in (0, 1, 2))
     ]
     assert mountinfo.mounts_below(box.rootfs) == ()
+
+
+@pytest.mark.parametrize("propagation", ["rshared", "rslave", "rprivate"])
+def test_mounts_travel_as_asked(box: Box, propagation: str) -> None:
+    """Between host and container, also where the runtime works in a mount namespace of its own."""
+    source = box.config.run_root / f"source-{propagation}"
+    staged = box.config.run_root / f"staged-{propagation}"
+    for directory in (source, staged, box.rootfs / "data"):
+        directory.mkdir(exist_ok=True)
+    mount.mount_tmpfs(source)
+    mount.make_shared(source)
+    (source / "inner").mkdir()
+    (source / "outer").mkdir()
+    mount.mount(source, staged, None, mount.MS_BIND)
+    show = "while read source target rest; do echo $target; done < /proc/self/mounts"
+    script = f"mount -t tmpfs inside /data/inner && echo mounted; read x; {show}"
+    box.create(
+        "prop", "sh", "-c", script, open_stdin=True, privileged=True,
+        mounts=(OciMount("/data", str(staged), "bind", ("rbind", propagation)),),
+        rootfs_propagation={"rshared": "shared", "rslave": "rslave"}.get(propagation, ""),
+    )
+    with box.runtime.open_attach("prop") as connection:
+        mount.umount2(staged)                                  # as the engine does once the container exists
+        box.runtime.start("prop")
+        box.wait_for("prop", "mounted")
+        assert (mountinfo.mount_at(source / "inner") is not None) == (propagation == "rshared")
+        mount.mount_tmpfs(source / "outer")
+        connection.send(b"go\n")
+        assert box.ended("prop").exit_code == 0
+    assert ("/data/outer\n" in box.output("prop")) == (propagation != "rprivate")
+    box.remove("prop")
+    for entry in reversed(mountinfo.mounts_below(source)):
+        mount.umount2(entry.mount_point)
