@@ -187,6 +187,8 @@ class Intake:
 
     def _drop(self, unused: Unused) -> Unused:
         """Remove files that no row refers to any more. A layer is renamed away now and removed in the background."""
+        if not unused.layers and not unused.blobs:
+            return unused
         faults.point("image-forgotten-not-removed")
         leftovers = []
         for chain_id in unused.layers:

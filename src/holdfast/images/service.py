@@ -70,6 +70,7 @@ class Images:
     def restore(self) -> None:
         """Make the directories and remove what a dead engine left unfinished. Raises OSError."""
         self._files.make()
+        self._remove_hidden()
         with self._intake.guard:
             removed = self._files.sweep(self._table.blobs(), set(self._table.layer_sizes()))
         if removed:
@@ -189,13 +190,9 @@ class Images:
         return records, freed
 
     def container_removed(self, image_id: str) -> None:
-        """Say that a container of this image is gone: an image that was only kept for it goes now."""
-        record = self._table.get(image_id)
-        if record is not None and record.hidden:
-            with self._held_guard:
-                held = tuple(self._held)
-            with _failing_as("remove image"):
-                self._intake.remove_hidden(held)
+        """Say that the record of a container of this image is gone: what was only kept for it goes. Raises System."""
+        if image_id in self._table.hidden():
+            self._remove_hidden()
 
     # -- moving images in and out --------------------------------------------------------------------------------------
 
@@ -315,6 +312,12 @@ class Images:
             ids = self._table.find_prefix(digits)
             found = ids[0] if len(ids) == 1 else None
         return found
+
+    def _remove_hidden(self) -> None:
+        with self._held_guard:
+            held = tuple(self._held)
+        with _failing_as("remove image"):
+            self._intake.remove_hidden(held)
 
     def _listed(self, filters: ImageFilters, *, shared_size: bool, containers: bool) -> Listing:
         listed: Listing = []

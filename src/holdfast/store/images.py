@@ -36,6 +36,7 @@ CREATE TABLE image_layer_uses (
     chain_id TEXT NOT NULL REFERENCES image_layers (chain_id),
     PRIMARY KEY (image_id, position)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX images_hidden ON images (hidden) WHERE hidden = 1;
 CREATE INDEX image_layer_uses_by_chain ON image_layer_uses (chain_id);
 CREATE TABLE image_tags (
     reference TEXT PRIMARY KEY,
@@ -208,9 +209,12 @@ class ImageTable:
 
         return self._database.write(work)
 
-    def has_hidden(self) -> bool:
-        """Whether there is any hidden image at all."""
-        return self._one("SELECT 1 FROM images WHERE hidden = 1 LIMIT 1", ()) is not None
+    def hidden(self) -> set[str]:
+        """Give the ids of the hidden images; there are few at any time."""
+        rows = self._database.read(
+            lambda connection: connection.execute("SELECT id FROM images WHERE hidden = 1").fetchall()
+        )
+        return {row[0] for row in rows}
 
     def get(self, image_id: str) -> ImageRecord | None:
         """Give the image with this complete id, hidden or not."""

@@ -15,6 +15,7 @@ import pytest
 
 from holdfast import faults
 from holdfast.errors import Conflict, InvalidParameter, NotFound, System
+from holdfast.store.containers import ContainerRow
 from tests.integration.images.conftest import Shelf
 from tests.support import images as make
 
@@ -264,6 +265,7 @@ def test_an_image_under_a_container_is_kept_until_it_goes(shelf: Shelf) -> None:
     each = make.image([FILE_A], tags=["a:1"])
     load(shelf, each)
     users = [("c" * 64, False)]
+    shelf.store.containers.add(ContainerRow("c" * 64, "c", each.id, b"", b""))
     shelf.images.in_use_by = lambda image_id: users if image_id == each.id else []
     with pytest.raises(Conflict, match="must force"):
         shelf.images.remove("a:1")
@@ -276,6 +278,7 @@ def test_an_image_under_a_container_is_kept_until_it_goes(shelf: Shelf) -> None:
     shelf.images.restore()
     assert (shelf.images.layers_of(image)[0] / "a").exists()
     users.clear()
+    shelf.store.containers.remove("c" * 64)
     shelf.images.container_removed(each.id)
     with pytest.raises(NotFound):
         shelf.images.get(each.id)
