@@ -248,7 +248,7 @@ class Runtime:
         bundle = self._places.bundle(container_id)
         group = self._cgroup_of(container_id)
         if cgroup.pids(self._layout, group):
-            self._thaw(container_id)
+            self._thaw(container_id, cgroup.paths(self._layout, group))
             cgroup.kill(self._layout, group)
         if not monitor.wait_for_end(bundle, _CONMON_END_S):
             logger.warning("conmon did not end", extra={"container": container_id})
@@ -359,12 +359,16 @@ class Runtime:
         except (FileNotFoundError, ValueError, KeyError):
             return self.cgroup_path(container_id)
 
-    def _thaw(self, container_id: str) -> None:
-        """A frozen process does not die on cgroup v1 until it is let go."""
-        try:
-            self._call("resume", container_id)
-        except EngineError:
-            return                              # it was not frozen
+    def _thaw(self, container_id: str, places: Sequence[Path]) -> None:
+        """A frozen process does not die on cgroup v1 until it is let go; v2 kills it all the same."""
+        for place in places:
+            try:
+                if (place / "freezer.state").read_text().strip() != "THAWED":
+                    self._call("resume", container_id)
+            except FileNotFoundError:
+                continue
+            except (EngineError, OSError) as error:
+                logger.warning("not thawed", extra={"container": container_id, "error": error})
 
     def _run(self, words: Sequence[str], *, check: bool = True) -> None:
         chosen = self.probe()
