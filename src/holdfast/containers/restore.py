@@ -174,9 +174,12 @@ class Restorer:
 
     def _clear_leftovers(self, containers: dict[str, Container], live: dict[str, Path], ended: set[str]) -> None:
         """Take down what a start left that was never acknowledged, and what belongs to no container at all."""
-        for container_id in self._rooms.runtime.known():
-            if container_id in live or container_id in ended:
-                continue
+        kept = live.keys() | ended
+        known = set(self._rooms.runtime.known())
+        for container_id in containers.keys() - kept - known:
+            if self._rooms.rootfs.is_mounted(container_id):
+                self._rooms.rootfs.unmount(container_id)
+        for container_id in known - kept:
             logger.info("taking down a start that was not finished", extra={"container": container_id})
             container = containers.get(container_id)
             if container is not None:

@@ -112,7 +112,6 @@ class RootFs:
         Other entries of the container's directory stay, and the directory with them.
         """
         self.unmount(container_id)
-        faults.point("rootfs-unmounted-not-removed")
         directory = self.directory(container_id)
         with contextlib.suppress(FileNotFoundError):
             for name in _OWN:
