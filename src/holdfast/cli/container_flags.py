@@ -75,7 +75,7 @@ def _extra_host(text: str) -> str:
 
 def _pull(text: str) -> str:
     if text not in {"always", "missing", "never"}:
-        raise ValueError(f"invalid pull option: '{text}': must be one of \"always\", \"missing\" or \"never\"")
+        raise ValueError(f'invalid pull option: \'{text}\': must be one of "always", "missing" or "never"')
     return text
 
 

@@ -66,15 +66,15 @@ def exec_(
     require_terminal(stdin=stdin, tty=tty)
     exec_id = client.containers.exec_create(name, body)
     streams = client.containers.exec_attach(exec_id, tty=tty, size=terminal_size(1) if tty else None)
-    aside = client.twin()  # the window may change in the middle of an exchange
-    relay = Relay(
-        streams,
-        stdin=stdin,
-        tty=tty,
-        detach_keys=detach_keys,
-        resize=lambda rows, columns: aside.containers.exec_resize(exec_id, rows, columns),
-    )
-    relay.run()
+    with client.twin() as aside:  # the window may change in the middle of an exchange
+        relay = Relay(
+            streams,
+            stdin=stdin,
+            tty=tty,
+            detach_keys=detach_keys,
+            resize=lambda rows, columns: aside.containers.exec_resize(exec_id, rows, columns),
+        )
+        relay.run()
     if relay.detached:
         raise Refused("read escape sequence")
     return client.containers.exec_get(exec_id).number("ExitCode")

@@ -52,7 +52,7 @@ def parse_duration(text: str) -> int | None:
     rest, total_s = text, 0.0
     while match := _DURATION_PART.match(rest):
         total_s += float(match[1]) * _SECONDS[match[2]]
-        rest = rest[match.end():]
+        rest = rest[match.end() :]
     return None if rest or not text else round(total_s * 1e9)
 
 
@@ -87,15 +87,6 @@ def local_time(unix_time: float) -> str:
     """A time in the local zone as Go prints it: `2026-11-23 14:33:12 +0000 UTC`."""
     moment = datetime.fromtimestamp(unix_time, UTC).astimezone()
     return moment.strftime("%Y-%m-%d %H:%M:%S %z %Z")
-
-
-def parse_time(text: str) -> float:
-    """Unix time of an RFC 3339 text with any number of decimals; 0 where there is none."""
-    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)", text)
-    if not match or text.startswith("0001"):
-        return 0.0
-    zone = "+00:00" if match[3] == "Z" else match[3]
-    return datetime.fromisoformat(match[1] + zone).timestamp() + float(match[2] or 0)
 
 
 def ellipsis(text: str, width: int) -> str:

@@ -14,8 +14,15 @@ from holdfast.errors import EngineError, NotFound, NotModified
 
 _containers = click.argument("names", nargs=-1, required=True, metavar="CONTAINER [CONTAINER...]")
 _signal = click.option("-s", "--signal", default="", metavar="SIGNAL", help="Signal to send")
-_timeout = click.option("timeout_s", "-t", "--timeout", "--time", type=INTEGER, metavar="SECONDS",
-                        help="Wait so long before SIGKILL; -1 for ever")
+_timeout = click.option(
+    "timeout_s",
+    "-t",
+    "--timeout",
+    "--time",
+    type=INTEGER,
+    metavar="SECONDS",
+    help="Wait so long before SIGKILL; -1 for ever",
+)
 
 
 @command("stop")

@@ -79,9 +79,7 @@ def align(lines: list[str]) -> list[str]:
             if position == len(widths):
                 widths.append(_MIN_WIDTH)
             widths[position] = max(widths[position], len(cell) + _PADDING)
-    return [
-        "".join(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)) + row[-1] for row in rows
-    ]
+    return ["".join(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)) + row[-1] for row in rows]
 
 
 def joined(labels: Mapping[str, str]) -> str:

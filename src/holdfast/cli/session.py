@@ -59,7 +59,8 @@ def pass_client(function: Callable[Concatenate[Client, P], int]) -> Callable[P, 
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> int:
-        return function(session().client(), *args, **kwargs)
+        with session().client() as client:
+            return function(client, *args, **kwargs)
 
     return call
 

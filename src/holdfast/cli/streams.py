@@ -111,19 +111,20 @@ def join(
     Both the streams and the wait are opened before `begin`, which may start the container, so that nothing is missed.
     A container that could not begin and removes itself is gone when this raises: its name is free again.
     """
-    aside = client.twin()  # a signal may come in the middle of an exchange
-    streams = client.containers.attach(
-        identifier, stdin=stdin, stdout=stdout, stderr=stderr, detach_keys=detach_keys
-    )
-    waiting = client.containers.wait(identifier, wait_for)
-    relay = Relay(
-        streams,
-        stdin=stdin,
-        tty=tty,
-        detach_keys=detach_keys,
-        resize=lambda rows, columns: aside.containers.resize(identifier, rows, columns),
-    )
     with contextlib.ExitStack() as undo:
+        aside = undo.enter_context(client.twin())  # a signal may come in the middle of an exchange
+        streams = client.containers.attach(
+            identifier, stdin=stdin, stdout=stdout, stderr=stderr, detach_keys=detach_keys
+        )
+        waiting = client.containers.wait(identifier, wait_for)
+        undo.callback(waiting.abandon)
+        relay = Relay(
+            streams,
+            stdin=stdin,
+            tty=tty,
+            detach_keys=detach_keys,
+            resize=lambda rows, columns: aside.containers.resize(identifier, rows, columns),
+        )
         if pass_signals and not tty:
             undo.enter_context(signals_passed_on(lambda name: aside.containers.kill(identifier, name)))
         try:
@@ -132,10 +133,7 @@ def join(
             if wait_for == "removed":
                 waiting.exit_code()
             raise
-        if relay.detached:
-            waiting.abandon()
-            return None
-        return waiting.exit_code()
+        return None if relay.detached else waiting.exit_code()
 
 
 def copy_raw(chunks: Iterator[bytes]) -> None:

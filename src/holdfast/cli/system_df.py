@@ -145,5 +145,3 @@ def _image_rows(images: Iterable[Document]) -> Iterable[Row]:
 
 def _container_row(container: Document) -> Row:
     return {**ps.row(container, truncate=True), "Size": human.size(container.number("SizeRw"), 3)}
-
-

@@ -15,7 +15,7 @@ from typing import NoReturn
 _ACTION = re.compile(r"\{\{(- )?\s*(.*?)\s*( -)?\}\}", re.DOTALL)
 _TOKEN = re.compile(
     r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*"|`[^`]*`)|(?P<number>-?\d+(?:\.\d+)?)"""
-    r"""|(?P<path>\$?\w*(?:\.\w+)+|\.|\$\w*|\w+)|(?P<mark>:=|[|(),=]))"""
+    r"""|(?P<path>\$?\w*(?:\.\w+)+|\.|\$\w*|\w+)|(?P<mark>:=|[|(,=]|\)(?:\.\w+)*))"""
 )
 
 Method = Callable[..., object]
@@ -124,7 +124,7 @@ def _split(source: str) -> list[tuple[bool, str]]:
     pieces: list[tuple[bool, str]] = []
     position, trim = 0, False
     for match in _ACTION.finditer(source):
-        text = source[position: match.start()]
+        text = source[position : match.start()]
         text = text.lstrip() if trim else text
         pieces.append((False, text.rstrip() if match[1] else text))
         pieces.append((True, match[2]))
@@ -223,22 +223,28 @@ def _stages(tokens: list[tuple[str, str]]) -> tuple[Value, list[tuple[str, str]]
     value: Value | None = None
     while True:
         operands: list[tuple[str, Value]] = []
-        while tokens and tokens[0][1] not in {"|", ")"}:
+        while tokens and tokens[0][1] != "|" and not tokens[0][1].startswith(")"):
             kind, text = tokens[0]
             if text == "(":
                 inner, tokens = _stages(tokens[1:])
                 if not tokens:
                     _fail("unclosed left paren")
-                operands.append(("value", inner))
+                operands.append(("value", _fields_of(inner, tokens[0][1])))
             else:
                 operands.append((text if kind == "path" else "value", _operand(kind, text)))
             tokens = tokens[1:]
         if not operands:
             _fail("missing value for command")
         value = _call(operands, value)
-        if not tokens or tokens[0][1] == ")":
+        if not tokens or tokens[0][1].startswith(")"):
             return value, tokens
         tokens = tokens[1:]
+
+
+def _fields_of(value: Value, closing: str) -> Value:
+    """The value of a bracket, or of the fields in what closes it: `).Field`."""
+    fields = closing.split(".")[1:]
+    return (lambda scope: scope.walk(value(scope), fields, closing)) if fields else value
 
 
 def _operand(kind: str, text: str) -> Value:

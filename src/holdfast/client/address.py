@@ -58,7 +58,7 @@ def parse_url(url: str, *, tls: bool = False) -> Address:
         scheme, rest = ("unix" if url.startswith("/") else "tcp"), url
     if scheme == "unix" and rest.startswith("/"):
         return Address(f"unix://{rest}", path=rest)
-    if scheme == "tcp":
+    if scheme == "tcp" and rest:
         authority = rest.rstrip("/")
         host, separator, port = authority.rpartition(":")
         if not separator or authority.endswith("]"):  # the last colon belongs to [::1]

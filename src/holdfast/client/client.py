@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from holdfast.client.address import Tls, parse_url
 from holdfast.client.containers import Containers
 from holdfast.client.images import Images
@@ -24,6 +26,12 @@ class Client:
         self.containers = Containers(self.transport)
         self.images = Images(self.transport)
         self.engine = Engine(self.transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def url(self) -> str:

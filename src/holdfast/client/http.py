@@ -140,8 +140,11 @@ class Connection:
             raise Garbled("the engine closed the connection without an answer") from error
         version, _, rest = line.partition(b" ")
         if not version.startswith(b"HTTP/1.") or not rest[:3].isdigit():
-            raise Garbled(f"the engine's answer is not HTTP: {line[:80]!r}" if line else
-                         "the engine closed the connection without an answer")
+            raise Garbled(
+                f"the engine's answer is not HTTP: {line[:80]!r}"
+                if line
+                else "the engine closed the connection without an answer"
+            )
         status = int(rest[:3])
         headers: dict[str, str] = {}
         while field := read_line(self.reader):
@@ -158,4 +161,3 @@ def read_line(reader: BufferedIOBase) -> bytes:
     if len(line) == _LINE_LIMIT_BYTES:
         raise Garbled("the engine's answer is garbled: a line of more than 64 KiB")
     return line.rstrip(b"\r\n")
-

@@ -50,7 +50,11 @@ class Images:
     ) -> Iterator[Document]:
         """Make an image of a root file system: `source` is `-` for the body, else a URL."""
         query = {
-            "fromSrc": source, "repo": repository, "tag": tag, "message": message, "changes": list(changes),
+            "fromSrc": source,
+            "repo": repository,
+            "tag": tag,
+            "message": message,
+            "changes": list(changes),
             "platform": platform,
         }
         return self._transport.stream("POST", "/images/create", query, body)

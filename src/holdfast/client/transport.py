@@ -110,9 +110,7 @@ class Transport:
         """DELETE; what was deleted, where the engine says so."""
         return documents(self.call("DELETE", path, query))
 
-    def open(
-        self, method: str, path: str, query: Json | None = None, body: Iterable[bytes] | None = None
-    ) -> Response:
+    def open(self, method: str, path: str, query: Json | None = None, body: Iterable[bytes] | None = None) -> Response:
         """Send a request on a connection of its own and return once the head of the answer is there.
 
         The body is for the caller to read. Raises EngineError by the answer's status.

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -62,7 +61,7 @@ class FakeEngine:
         self._start(self._accept)
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for connection in [self._socket, *self._connections]:
             try:
                 connection.shutdown(socket.SHUT_RDWR)
@@ -132,7 +131,8 @@ class FakeEngine:
         status, body = answer or (404, {"message": "page not found"})
         if isinstance(body, Hijacked):
             kind = "application/vnd.docker.multiplexed-stream"
-            connection.sendall(f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {kind}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode())
+            upgrade = f"Content-Type: {kind}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+            connection.sendall(f"HTTP/1.1 101 UPGRADED\r\n{upgrade}".encode())
             connection.sendall(body)
             return False
         head = f"HTTP/1.1 {status} X\r\nApi-Version: 1.51\r\nOstype: linux\r\n"
