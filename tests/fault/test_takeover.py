@@ -112,7 +112,7 @@ def test_a_full_disk_while_creating(tmp_path: Path) -> None:
     """ENOSPC is a clear error and leaves nothing half-made; with room again everything works."""
     engine = Engine(tmp_path)
     try:
-        engine.inside("mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(engine.state_root))
+        engine.inside("mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(engine.state_root))
         engine.start()
         engine.load_busybox()
         engine.docker("volume", "create", "before")
@@ -125,7 +125,7 @@ def test_a_full_disk_while_creating(tmp_path: Path) -> None:
             except OSError:
                 pass
         refused = engine.request("POST", "/volumes/create", {"Name": "during", "Labels": {"k": "x" * 100_000}})
-        created = engine.request("POST", "/containers/create?name=c", {"Image": "busybox", "Cmd": ["true"]})
+        created = engine.request("POST", "/containers/create?name=during", {"Image": "busybox", "Cmd": ["true"]})
         assert refused.status in (201, 500)
         assert created.status in (201, 500)
         if refused.status == 500:

@@ -5,13 +5,30 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 from tests.support.engine import Engine
 
 
-def assert_consistent(engine: Engine) -> None:
-    """Compare what the running engine says with what is really there; whatever is half-made is named."""
+def assert_consistent(engine: Engine, within_s: float = 5) -> None:
+    """Compare what the running engine says with what is really there; whatever is half-made is named.
+
+    Clean-up that follows an answer gets `within_s` seconds.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            _compare(engine)
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _compare(engine: Engine) -> None:
     assert engine.process is not None
     volumes = {volume["Name"] for volume in engine.call("GET", "/volumes")["Volumes"]}
     containers = {entry["Id"]: entry for entry in engine.call("GET", "/containers/json?all=1")}
