@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import posixpath
@@ -228,7 +229,7 @@ def _pump(plain: IO[bytes], tar: subprocess.Popen[bytes], destination: Path) -> 
     """Feed tar what `plain` gives and digest it in passing, to the end even if tar is content before that."""
     digest = hashlib.sha256()
     assert tar.stdin is not None
-    unchecked = _FREE_CHECK_BYTES
+    unchecked = 0
     with plain, contextlib.suppress(BrokenPipeError), tar.stdin as sink:
         while data := plain.read(CHUNK):
             digest.update(data)
@@ -247,13 +248,18 @@ def _pump(plain: IO[bytes], tar: subprocess.Popen[bytes], destination: Path) -> 
 
 
 def _check_room(destination: Path, size_bytes: int) -> None:
-    """Stop before the disk is full: other data lives on it."""
-    if shutil.disk_usage(destination).free < min(size_bytes, _FREE_CHECK_BYTES) + _FREE_RESERVE_BYTES:
+    """Stop before the disk is full, for other data lives on it: 64 MiB are kept free, a fiftieth of a small disk."""
+    disk = shutil.disk_usage(destination)
+    if disk.free < size_bytes + min(_FREE_RESERVE_BYTES, disk.total // 50):
         raise System(f"unpack layer: {os.strerror(errno.ENOSPC)}", hint="remove what is not needed, or add room")
 
 
 def _start(argv: tuple[str, ...], *, stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
     child = spawn([*_CONFINED, *argv], env=CLEAN_ENVIRONMENT, stdin=stdin, stdout=stdout, stderr=stderr)
+    for stream in (child.stdin, child.stdout):
+        if stream is not None:
+            with contextlib.suppress(PermissionError):  # beyond the user's limit; it is only slower then
+                fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, CHUNK)
     with contextlib.suppress(ProcessLookupError):
         resource.prlimit(child.pid, resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
         resource.prlimit(child.pid, resource.RLIMIT_CORE, (0, 0))

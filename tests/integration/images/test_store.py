@@ -10,11 +10,13 @@ import tarfile
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from holdfast import faults
 from holdfast.errors import Conflict, InvalidParameter, NotFound, System
+from holdfast.kernel import mount
 from holdfast.store.containers import ContainerRow
 from tests.integration.images.conftest import Shelf
 from tests.support import images as make
@@ -200,6 +202,25 @@ def test_a_disk_that_fails_leaves_nothing_that_counts(shelf: Shelf, point: str) 
     assert shelf.images.count() == 0
     load(shelf, each)
     assert (shelf.images.resolve("a:1").id, shelf.on_disk()) == (each.id, (3, 2, 0))
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount.mount_tmpfs(small, size_bytes=24 << 20, flags=0)
+    try:
+        shelf = Shelf(small)
+        fits = make.image([FILE_A], tags=["a:1"])
+        load(shelf, fits)
+        for compress in (False, True):
+            too_big = make.image([make.layer([make.file_entry("big", bytes(30 << 20))], compress=compress)])
+            with pytest.raises(System, match="No space left on device"):
+                load(shelf, too_big)
+        assert shelf.on_disk() == (2, 1, 0)
+        assert shelf.images.resolve("a:1").id == fits.id
+        shelf.store.close()
+    finally:
+        mount.umount2(small)
 
 
 def test_concurrent_loads_and_removals_agree(shelf: Shelf) -> None:

@@ -19,6 +19,8 @@ from tests.support import images as make
 
 pytestmark = pytest.mark.kernel
 
+CAPABILITY = b"\x01\x00\x00\x02\x00\x20" + bytes(14)  # cap_net_raw=ep, as setcap(8) writes it
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
@@ -46,6 +48,7 @@ def test_everything_a_layer_may_hold(root: Path) -> None:
         make.dir_entry("closed", mode=0o000),
         make.file_entry("closed/file", b"", mode=0o000),
         make.file_entry("xattr", b"", pax_headers=attributes),
+        make.file_entry("capable", b"", pax_headers={"SCHILY.xattr.security.capability": CAPABILITY.decode()}),
     ]
     done = put(entries, root)
     assert done == Unpacked(make.digest(make.layer(entries)), 2 + 1 + len("/bin/su"))
@@ -57,6 +60,7 @@ def test_everything_a_layer_may_hold(root: Path) -> None:
     assert (root / "dev/null").stat().st_rdev == os.makedev(1, 3)
     assert stat.S_IMODE((root / "closed").stat().st_mode) == 0
     assert os.listxattr(root / "xattr") == ["user.note"]
+    assert os.getxattr(root / "capable", "security.capability") == CAPABILITY
     assert (root / "owned").stat().st_mtime == 1704067200
 
 
