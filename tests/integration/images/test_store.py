@@ -16,6 +16,7 @@ import pytest
 
 from holdfast import faults
 from holdfast.errors import Conflict, InvalidParameter, NotFound, System
+from holdfast.images.importing import Description
 from holdfast.kernel import mount
 from holdfast.store.containers import ContainerRow
 from tests.integration.images.conftest import Shelf
@@ -378,3 +379,18 @@ def test_busybox_is_the_same_everywhere(shelf: Shelf) -> None:
     archive = make.busybox_archive().read_bytes()
     load_bytes(shelf, archive)
     assert shelf.images.resolve("busybox").id == make.busybox_image().id
+
+
+def test_commit(shelf: Shelf) -> None:
+    parent = make.image([FILE_A], tags=["a:1"], config=EXTENSIONS)
+    load(shelf, parent)
+    changed = make.layer([make.file_entry(".wh.a"), make.file_entry("new", b"n")])
+    description = Description("a note", "me", ('CMD ["/new"]',), created_by="sh")
+    image_id = shelf.images.commit(parent.id, io.BytesIO(changed), "b", "1", description)
+    image, steps = shelf.images.history("b:1")
+    assert (image.id, image.defaults["Cmd"], image.defaults["Shell"]) == (image_id, ["/new"], EXTENSIONS["Shell"])
+    assert [(step.created_by, step.comment) for step in steps] == [("sh", "a note"), ("layer 0", "")]
+    top, base = shelf.images.layers_of(image)
+    assert ((top / "new").read_bytes(), (top / "a").is_char_device(), (base / "a").exists()) == (b"n", True, True)
+    shelf.images.remove("a:1")
+    assert shelf.images.resolve("b:1").size_bytes == 4
