@@ -64,17 +64,20 @@ def exec_(
     from holdfast.cli.terminal import terminal_size
 
     require_terminal(stdin=stdin, tty=tty)
+    size = terminal_size() if tty else None
+    if size:
+        body["ConsoleSize"] = list(size)
     exec_id = client.containers.exec_create(name, body)
-    streams = client.containers.exec_attach(exec_id, tty=tty, size=terminal_size(1) if tty else None)
-    with client.twin() as aside:  # the window may change in the middle of an exchange
-        relay = Relay(
-            streams,
-            stdin=stdin,
-            tty=tty,
-            detach_keys=detach_keys,
-            resize=lambda rows, columns: aside.containers.exec_resize(exec_id, rows, columns),
-        )
-        relay.run()
+    streams = client.containers.exec_attach(exec_id, tty=tty, size=size)
+    relay = Relay(
+        streams,
+        stdin=stdin,
+        tty=tty,
+        detach_keys=detach_keys,
+        resize=lambda aside, rows, columns: aside.containers.exec_resize(exec_id, rows, columns),
+        client=client,
+    )
+    relay.run()
     if relay.detached:
         raise Refused("read escape sequence")
     return client.containers.exec_get(exec_id).number("ExitCode")

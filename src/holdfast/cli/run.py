@@ -69,7 +69,7 @@ def _in_foreground(client: Client, body: dict[str, object], flags: dict[str, obj
     from holdfast.cli.terminal import terminal_size
 
     tty, stdin = bool(flags["tty"]), bool(body["AttachStdin"])
-    if tty and (size := terminal_size(1)):
+    if tty and (size := terminal_size()):
         host = body["HostConfig"]
         assert isinstance(host, dict)
         host["ConsoleSize"] = list(size)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ from holdfast.client.transport import Hijacked
 from holdfast.errors import EngineError, System
 
 _STDIN = 0
+_RESIZE_ATTEMPTS = 10
 _PASSED_ON = ("HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "TERM", "CONT", "TSTP")
 
 
@@ -34,13 +36,18 @@ class Relay:
         stdin: bool,
         tty: bool,
         detach_keys: str = "",
-        resize: Callable[[int, int], None] | None = None,
+        resize: Callable[[Client, int, int], None],
+        client: Client,
+        redraw: bool = False,
     ) -> None:
+        """`resize` tells the other side rows and columns. With `redraw`, its program is made to draw all anew."""
         self.detached = False
         self._streams = streams
         self._stdin = stdin
         self._tty = tty
         self._resize = resize
+        self._client = client
+        self._redraw = redraw
         try:
             keys = parse_keys(detach_keys or DEFAULT_DETACH_KEYS)
         except ValueError as error:
@@ -56,9 +63,9 @@ class Relay:
             undo.enter_context(self._streams)
             if begin:
                 begin()
-            if self._tty and self._resize:
-                self._fit()
-                undo.enter_context(following_size(_STDIN, self._resized))
+            if self._tty:
+                threading.Thread(target=self._fit, daemon=True).start()
+                undo.enter_context(following_size(self._resized))
             if self._tty and self._stdin:
                 undo.enter_context(raw_mode(_STDIN))
             if self._stdin:
@@ -82,15 +89,23 @@ class Relay:
         self._streams.end_input()
 
     def _fit(self) -> None:
-        if size := terminal_size(_STDIN):
-            self._resized(*size)
+        """Give the other side our size: it may not be ready at once."""
+        size = terminal_size()
+        if size and self._redraw:
+            self._resized(size[0] + 1, size[1])
+        for attempt in range(_RESIZE_ATTEMPTS):
+            if not size or self._resized(*size):
+                return
+            time.sleep(0.01 * (attempt + 1))
 
-    def _resized(self, rows: int, columns: int) -> None:
-        assert self._resize
+    def _resized(self, rows: int, columns: int) -> bool:
+        """Whether it took the size. Comes from a thread or a signal handler, so with a client of its own."""
         try:
-            self._resize(rows, columns)
+            with self._client.twin() as aside:
+                self._resize(aside, rows, columns)
         except EngineError:
-            pass  # the process has just ended
+            return False  # it has not begun, or has just ended
+        return True
 
 
 def join(
@@ -111,8 +126,12 @@ def join(
     Both the streams and the wait are opened before `begin`, which may start the container, so that nothing is missed.
     A container that could not begin and removes itself is gone when this raises: its name is free again.
     """
+
+    def kill(signal_name: str) -> None:
+        with client.twin() as aside:  # a signal may come in the middle of an exchange
+            aside.containers.kill(identifier, signal_name)
+
     with contextlib.ExitStack() as undo:
-        aside = undo.enter_context(client.twin())  # a signal may come in the middle of an exchange
         streams = client.containers.attach(
             identifier, stdin=stdin, stdout=stdout, stderr=stderr, detach_keys=detach_keys
         )
@@ -123,10 +142,12 @@ def join(
             stdin=stdin,
             tty=tty,
             detach_keys=detach_keys,
-            resize=lambda rows, columns: aside.containers.resize(identifier, rows, columns),
+            resize=lambda aside, rows, columns: aside.containers.resize(identifier, rows, columns),
+            client=client,
+            redraw=begin is None,
         )
         if pass_signals and not tty:
-            undo.enter_context(signals_passed_on(lambda name: aside.containers.kill(identifier, name)))
+            undo.enter_context(signals_passed_on(kill))
         try:
             relay.run(begin)
         except EngineError:

@@ -116,7 +116,8 @@ def _info_lines(server: Document) -> Iterable[str]:
         yield f" Swarm: {state}"
     yield f" Runtimes: {' '.join(sorted(server.document('Runtimes').raw))}"
     yield from _texts(server, ("Default Runtime", "DefaultRuntime"), ("Init Binary", "InitBinary"))
-    for title, key in (("containerd", "ContainerdCommit"), ("runc", "RuncCommit"), ("init", "InitCommit")):
+    runtime = server.text("DefaultRuntime") or "runc"
+    for title, key in (("containerd", "ContainerdCommit"), (runtime, "RuncCommit"), ("init", "InitCommit")):
         if commit := server.document(key).text("ID"):
             yield f" {title} version: {commit}"
     yield from _security(server.strings("SecurityOptions"))

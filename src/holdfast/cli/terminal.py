@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterator
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 
 
-def terminal_size(descriptor: int) -> tuple[int, int] | None:
-    """Rows and columns; None where there is no terminal."""
-    try:
-        size = os.get_terminal_size(descriptor)
-    except OSError:
-        return None
-    return (size.lines, size.columns) if size.lines and size.columns else None
+def terminal_size() -> tuple[int, int] | None:
+    """Rows and columns of the terminal that stdout is, else stdin; None where neither is one."""
+    for descriptor in (1, 0):
+        try:
+            size = os.get_terminal_size(descriptor)
+        except OSError:
+            continue
+        if size.lines and size.columns:
+            return size.lines, size.columns
+    return None
 
 
 @contextlib.contextmanager
@@ -33,11 +36,11 @@ def raw_mode(descriptor: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def following_size(descriptor: int, resize: Callable[[int, int], None]) -> Iterator[None]:
+def following_size(resize: Callable[[int, int], object]) -> Iterator[None]:
     """Call `resize(rows, columns)` whenever the terminal's size changes."""
 
     def changed(*_: object) -> None:
-        if size := terminal_size(descriptor):
+        if size := terminal_size():
             resize(*size)
 
     before = signal.signal(signal.SIGWINCH, changed)
