@@ -73,17 +73,17 @@ class KeyWatch:
 
     def take(self, typed: bytes) -> tuple[bytes, bool]:
         """What to pass on, and whether the keys are complete. A sequence broken off is passed on after all."""
+        if not self._keys or (not self._matched and self._keys[0] not in typed):
+            return typed, False
         out = bytearray()
         for byte in typed:
-            if self._keys and byte == self._keys[self._matched]:
-                self._matched += 1
-                if self._matched == len(self._keys):
-                    return bytes(out), True
-                continue
-            out += self._keys[: self._matched]
-            self._matched = 0
-            if self._keys and byte == self._keys[0] and len(self._keys) > 1:
-                self._matched = 1
-            else:
+            if byte != self._keys[self._matched]:
+                out += self._keys[: self._matched]  # broken off
+                self._matched = 0
+            if byte != self._keys[self._matched]:
                 out.append(byte)
+                continue
+            self._matched += 1
+            if self._matched == len(self._keys):
+                return bytes(out), True
         return bytes(out), False

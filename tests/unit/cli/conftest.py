@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +39,9 @@ def holdfast(engine: FakeEngine, capfd: pytest.CaptureFixture[str], monkeypatch:
     monkeypatch.setenv("HOLDFAST_HOST", engine.url)
 
     def run(*words: str) -> Outcome:
-        code = main(words)
+        with open(os.devnull) as nothing, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdin", nothing)
+            code = main(words)
         captured = capfd.readouterr()
         return Outcome(code, captured.out, captured.err)
 

@@ -109,7 +109,7 @@ class FakeEngine:
             headers[name.lower()] = value.strip()
         if headers.get("transfer-encoding") == "chunked":
             body = b""
-            while size := int(reader.readline(), 16):
+            while size := int(reader.readline() or b"0", 16):
                 body += reader.read(size)
                 reader.readline()
             reader.readline()
