@@ -105,7 +105,7 @@ class Execs:
             self._by_id.pop(key, None)
         container.execs[made.id] = made
         self._by_id[made.id] = made
-        self._rooms.tell(container, "exec_create: " + " ".join(config.cmd), {"execID": made.id})
+        self._rooms.tell(container, _action("exec_create", config), {"execID": made.id})
         return made
 
     def get(self, exec_id: str) -> Exec:
@@ -133,7 +133,7 @@ class Execs:
         container, config = found.container, found.config
         try:
             process = self._process(container, config)
-            self._rooms.tell(container, "exec_start: " + " ".join(config.cmd), {"execID": found.id})
+            self._rooms.tell(container, _action("exec_start", config), {"execID": found.id})
             task = self._rooms.runtime.exec_start(
                 container.id,
                 found.id,
@@ -219,6 +219,11 @@ class Execs:
         if security.apparmor and not privileged:
             process["apparmorProfile"] = security.apparmor
         return process
+
+
+def _action(what: str, config: ExecConfig) -> str:
+    """Name an event as Docker does: the program, a space, the arguments, if any."""
+    return f"{what}: {config.cmd[0]} {' '.join(config.cmd[1:])}"
 
 
 def exec_environment(container: Texts, own: Texts, hostname: str, home: str, *, tty: bool) -> list[str]:

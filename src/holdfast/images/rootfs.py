@@ -3,7 +3,10 @@
     containers/ID/upper    what the container changed
                   work     overlayfs's own
                   merged   where the overlay is mounted
-                  none     stands in for the layers of an image that has none
+    rootfs-base/           the lowest layer of all: what every container finds, unless its image has it
+
+What is mounted into every container needs something to be mounted on, and programs look for `/.dockerenv` and
+`/etc/mtab`. In a layer below the image it is in nobody's way and no change of the container's.
 """
 
 from __future__ import annotations
@@ -17,10 +20,14 @@ from typing import Final
 from holdfast import faults
 from holdfast.errors import NotFound, System
 from holdfast.images.files import ImageFiles, remove_entry
+from holdfast.images.model import LAYERS_MAX
 from holdfast.kernel import mount
 from holdfast.kernel.path import is_mount_point, owned_fd, tree_size_bytes
 
-_OWN: Final = ("merged", "work", "upper", "none")
+_OWN: Final = ("merged", "work", "upper")
+_BASE_DIRECTORIES: Final = ("dev", "dev/pts", "dev/shm", "etc", "proc", "sys")
+_BASE_FILES: Final = (".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf")
+_BASE_MTAB: Final = "/proc/mounts"
 _UNMOUNTS_MAX: Final = 64
 
 
@@ -30,6 +37,8 @@ class RootFs:
     def __init__(self, state_root: Path) -> None:
         self._containers = state_root / "containers"
         self._files = ImageFiles(state_root)
+        self._base = state_root / "rootfs-base"
+        self._base_made = False
 
     def directory(self, container_id: str) -> Path:
         """The directory that holds a container's part."""
@@ -44,8 +53,9 @@ class RootFs:
         return self.directory(container_id) / "merged"
 
     def lower_dirs(self, layers: Sequence[str]) -> tuple[Path, ...]:
-        """The directories of an image's layers, topmost first as overlayfs wants them."""
-        return tuple(self._files.layer(chain_id) for chain_id in reversed(layers))
+        """The directories of an image's layers, topmost first as overlayfs wants them, and the base below."""
+        own = tuple(self._files.layer(chain_id) for chain_id in reversed(layers))
+        return own if len(own) >= LAYERS_MAX else (*own, self._base)
 
     def prepare(self, container_id: str, layers: Sequence[str] = ()) -> None:
         """Make the directories; harmless to repeat.
@@ -72,7 +82,8 @@ class RootFs:
         merged = directory / "merged"
         if self.is_mounted(container_id):
             return merged
-        lower_dirs = self.lower_dirs(layers) or (directory / "none",)
+        self._make_base()
+        lower_dirs = self.lower_dirs(layers)
         try:
             mount.overlay(merged, lower_dirs, directory / "upper", directory / "work")
         except OSError as error:
@@ -82,6 +93,18 @@ class RootFs:
             raise System(f"mount root file system of container {container_id}: {error}") from error
         faults.point("rootfs-mounted")
         return merged
+
+    def _make_base(self) -> None:
+        """Make the base, the same way whoever comes first; harmless to repeat. Source: moby, initlayer."""
+        if self._base_made:
+            return
+        for name in ("", *_BASE_DIRECTORIES):
+            (self._base / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+        for name in _BASE_FILES:
+            (self._base / name).touch(mode=0o755)
+        with contextlib.suppress(FileExistsError):
+            (self._base / "etc/mtab").symlink_to(_BASE_MTAB)
+        self._base_made = True
 
     def unmount(self, container_id: str) -> None:
         """Unmount the root file system, lazily, however often it was mounted; nothing happens if it was not."""

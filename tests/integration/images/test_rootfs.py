@@ -16,6 +16,8 @@ from tests.support import images as make
 pytestmark = pytest.mark.kernel
 
 ID = "f" * 64
+BASE = [".dockerenv", "dev", "etc", "proc", "sys"]
+"""What every root has."""
 
 
 def test_life(shelf: Shelf) -> None:
@@ -35,7 +37,7 @@ def test_life(shelf: Shelf) -> None:
     try:
         assert rootfs.mount(ID, image.layers) == merged
         assert rootfs.is_mounted(ID)
-        assert sorted(os.listdir(merged)) == ["a"]
+        assert sorted(os.listdir(merged)) == sorted([*BASE, "a"])
         assert (merged / "a").read_bytes() == b"22"
         assert stat.S_IMODE(merged.stat().st_mode) == 0o711
         (merged / "new").write_bytes(b"xyz")
@@ -60,7 +62,8 @@ def test_an_image_without_layers(shelf: Shelf) -> None:
     rootfs.prepare(ID)
     merged = rootfs.mount(ID, ())
     try:
-        assert os.listdir(merged) == []
+        assert sorted(os.listdir(merged)) == BASE
+        assert os.readlink(merged / "etc" / "mtab") == "/proc/mounts"
         (merged / "x").touch()
     finally:
         rootfs.remove(ID)
