@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 
+from holdfast import log
 from holdfast.containers.container import Container
 from holdfast.containers.exits import Exits
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.signals import parse_signal, stop_signal
 from holdfast.errors import Conflict, InvalidParameter, NotModified, System
+
+logger = log.get(__name__)
 
 KILL_TIMEOUT_S = 10.0
 """How long a process may take to vanish after SIGKILL before that counts as a failure."""
@@ -41,7 +44,7 @@ class Stopper:
                 self._rooms.tell(container, "stop")
                 return
             self._rooms.registry.note(container, stopped_by_user=True)
-            self._send(container, number)
+            self._send_if_alive(container, number)
         if not container.wait_until_stopped(None if timeout_s < 0 else timeout_s):
             self.kill_and_wait(container)
         self._rooms.tell(container, "stop")
@@ -56,7 +59,7 @@ class Stopper:
             if container.state.task is None:
                 return
             self._rooms.registry.note(container, stopped_by_user=True)
-            self._send(container, signal.SIGKILL)
+            self._send_if_alive(container, signal.SIGKILL)
         if not container.wait_until_stopped(KILL_TIMEOUT_S):
             raise System(
                 f"cannot stop container: {container.name}: tried to kill container, but did not receive an exit event"
@@ -81,7 +84,10 @@ class Stopper:
                 raise Conflict(f"{what}: container {container.id} is not running")
             if number in (stop_signal(container.record.config.stop_signal), signal.SIGKILL):
                 self._rooms.registry.note(container, stopped_by_user=True)
-            self._send(container, number)
+            try:
+                self._send(container, number)
+            except Conflict as error:
+                raise error.within(what) from None
 
     def pause(self, container: Container) -> None:
         """Freeze every process. Raises Conflict in Docker's words. Operation ContainerPause."""
@@ -107,6 +113,13 @@ class Stopper:
         self._rooms.runtime.resume(container.id)
         self._rooms.registry.save(container, status="running")
         self._rooms.tell(container, "unpause")
+
+    def _send_if_alive(self, container: Container, number: int) -> None:
+        """Send a signal; a process that has ended by itself is as good, and is about to be put away."""
+        try:
+            self._send(container, number)
+        except Conflict:
+            logger.debug("ended before the signal", extra={"container": container.id})
 
     def _send(self, container: Container, number: int) -> None:
         """Send a signal; a paused container must go on to notice it. The lock is held and a task is there."""
