@@ -15,7 +15,7 @@ install_all() {
     local venv=$root$prefix
     mkdir -p "$venv"
     /usr/bin/python3 -m venv --clear "$venv"
-    local pip=("$venv/bin/python" -m pip --disable-pip-version-check install -q --no-input)
+    local pip=("$venv/bin/python" -m pip --disable-pip-version-check install -qq --no-input)
     "${pip[@]}" --require-hashes --no-deps -r requirements/runtime.txt
     "${pip[@]}" --no-index --no-build-isolation --no-deps .
     # The scripts name their interpreter by its path, which is the final one.

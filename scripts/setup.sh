@@ -102,7 +102,7 @@ make_venv() {
         /usr/bin/python3 -m venv --clear .venv || die "python3 -m venv failed; is python3-venv installed?"
     fi
     say "Installing the locked Python packages ..."
-    local lock pip=(.venv/bin/python -m pip --disable-pip-version-check install -q --no-input) locks=()
+    local lock pip=(.venv/bin/python -m pip --disable-pip-version-check install -qq --no-input) locks=()
     for lock in "$@"; do locks+=(-r "$lock"); done
     "${pip[@]}" --require-hashes --no-deps "${locks[@]}"
     "${pip[@]}" --no-index --no-build-isolation --no-deps -e .
