@@ -266,6 +266,14 @@ def _operand(kind: str, text: str) -> Value:
             _fail(f"function {json.dumps(head)} not defined")
         return _constant(FUNCTIONS[head])
     fields = [field for field in fields if field]
+    if len(fields) == 1:
+        field = fields[0]
+
+        def one(scope: Scope) -> object:  # the commonest by far, on every line of a list
+            dot = scope.dot
+            return dot[field] if isinstance(dot, dict) and field in dot else scope.walk(dot, fields, text)
+
+        return one
     return lambda scope: scope.walk(scope.dot, fields, text)
 
 
@@ -284,7 +292,9 @@ def _call(operands: list[tuple[str, Value]], piped: Value | None) -> Value:
         if callable(called):
             try:
                 return called(*values)
-            except (TypeError, KeyError, IndexError, AttributeError) as error:
+            except TemplateError:
+                raise
+            except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
                 raise TemplateError(f"template: :1: error calling {name}: {error}") from error
         if values:
             _fail(f"can't give argument to non-function {name}")

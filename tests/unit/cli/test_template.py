@@ -77,6 +77,7 @@ def test_render(source: str, text: str) -> None:
         ("{{range .Size}}{{end}}", "range can't iterate over 12"),
         ("{{len .Size}}", "error calling len"),
         ("{{index .Mounts 9}}", "error calling index"),
+        ('{{split .Name ""}}', "error calling split"),
         ("{{}}", "missing value for command"),
     ],
 )
