@@ -81,7 +81,7 @@ class Creator:
                 api_version=request.api_version,
             )
         )
-        _check_binds(points)
+        _check_points(points)
         name = name or names.make(self._rooms.registry.has_name)
         self._rooms.registry.reserve(name, container_id)
         record = ContainerRecord(
@@ -210,8 +210,10 @@ def _check(request: CreateRequest) -> None:
         raise InvalidParameter("SHM size can not be less than 0")
 
 
-def _check_binds(points: tuple[MountPoint, ...]) -> None:
+def _check_points(points: tuple[MountPoint, ...]) -> None:
     for point in points:
+        if point.type == "image":
+            raise InvalidParameter('invalid mount config for type "image": mounting images is not supported')
         if point.type == "bind" and point.must_exist and not os.path.lexists(point.source):
             raise InvalidParameter(
                 f'invalid mount config for type "bind": bind source path does not exist: {point.source}'

@@ -22,7 +22,7 @@ from holdfast.containers.networking import Networking
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.spec import Surroundings, spec_input
 from holdfast.containers.staging import open_bind
-from holdfast.errors import Conflict, EngineError, InvalidParameter, NotModified, Unavailable
+from holdfast.errors import Conflict, EngineError, NotModified, Unavailable
 from holdfast.runtime.messages import OTHER, StartFailed
 from holdfast.runtime.runtime import Task, TaskRequest
 from holdfast.runtime.spec import build_spec
@@ -162,16 +162,14 @@ class Starter:
         hidden = record.host_config.tmpfs or {}
         sources = []
         for point in record.mounts:
-            if point.destination in hidden or point.type not in ("volume", "bind", "image"):
+            if point.destination in hidden or point.type not in ("volume", "bind"):
                 continue
             if point.type == "volume":
                 point = dataclasses.replace(point, mount_id=secrets.token_hex(32))
                 fd = self._rooms.volumes.mount(record.id, point)
                 mounted.append(point)
-            elif point.type == "bind":
-                fd = open_bind(point)
             else:
-                raise InvalidParameter(f'invalid mount config for type "{point.type}": mount type unknown')
+                fd = open_bind(point)
             fds.callback(os.close, fd)
             sources.append((point, fd))
         return sources
