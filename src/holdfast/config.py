@@ -41,6 +41,14 @@ class Config:
     """Subnet of the default bridge; empty: one that is clear of the host's routes."""
     nft_table: str = "holdfast"
     stop_timeout_s: int = 10
+    trash_keep_s: int = 7 * 24 * 3600
+    """How long a removed volume can be had back."""
+    trash_limit_bytes: int = 0
+    """How much the trash may take before the oldest goes early; 0: a tenth of the file system."""
+    trash_grace_s: int = 3600
+    """How long a removed volume stays whatever the trash takes."""
+    trash_keep_anonymous: bool = False
+    """Whether anonymous volumes of containers run with `--rm` go to the trash too."""
     labels: tuple[str, ...] = field(default=())
     """Labels of the engine, shown by `info`."""
 
@@ -106,6 +114,8 @@ def _convert(name: str, value: Any, source: str) -> Any:
             if not path.is_absolute():
                 raise ValueError("must be an absolute path")
             return path
+        if isinstance(default, bool):
+            return _boolean(value)
         if isinstance(default, int):
             if isinstance(value, str):
                 return int(value, 8 if name == "socket_mode" else 10)
@@ -119,3 +129,12 @@ def _convert(name: str, value: Any, source: str) -> Any:
         return value
     except (TypeError, ValueError) as error:
         raise InvalidParameter(f"configuration: {name} from {source}: {value!r}: {error}") from error
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+    if not isinstance(value, str) or value.lower() not in words:
+        raise ValueError("must be yes or no")
+    return words[value.lower()]

@@ -27,6 +27,10 @@ _HELP = {
     "bridge_subnet": "Subnet of the default bridge; else one clear of the host's routes",
     "nft_table": "Name of the nftables table",
     "stop_timeout_s": "Seconds between asking a container to stop and killing it",
+    "trash_keep_s": "Seconds that a removed volume can be had back",
+    "trash_limit_bytes": "What the trash may take before the oldest goes early; 0: a tenth of the file system",
+    "trash_grace_s": "Seconds that a removed volume stays whatever the trash takes",
+    "trash_keep_anonymous": "yes: anonymous volumes of --rm containers go to the trash too",
     "labels": "Labels of the engine, with commas between them",
 }
 

@@ -67,7 +67,8 @@ class Remover:
         try:
             intent = rooms.store.intents.begin(INTENT, container.id, volumes="yes" if volumes else "")
             faults.point("container-removing")
-            rooms.volumes.release(container.id, remove_anonymous=volumes)
+            auto_remove = container.record.host_config.auto_remove
+            rooms.volumes.release(container.id, remove_anonymous=volumes, auto_remove=auto_remove)
             faults.point("container-volumes-released")
             self._folders.discard(container.id)
             faults.point("container-folder-discarded")

@@ -33,6 +33,7 @@ from holdfast.network.service import Network
 from holdfast.runtime.runtime import Runtime
 from holdfast.store import Store
 from holdfast.volumes.drivers.local import LocalDriver
+from holdfast.volumes.model import TrashPolicy
 from holdfast.volumes.service import Volumes
 
 logger = log.get(__name__)
@@ -70,7 +71,10 @@ def _open(config: Config, closing: contextlib.ExitStack) -> Engine:
     store = Store(config.database_path)
     closing.callback(store.close)
     events = EventBus()
-    volumes = Volumes(store, events, LocalDriver(config.state_root))
+    policy = TrashPolicy(
+        config.trash_keep_s, config.trash_limit_bytes, config.trash_grace_s, config.trash_keep_anonymous
+    )
+    volumes = Volumes(store, events, LocalDriver(config.state_root), policy)
     closing.callback(volumes.close)
     images = Images(config, store, events)
     network = Network(config, store, events)

@@ -7,8 +7,8 @@ after: what a reader sees is always on disk.
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 
 from holdfast.store.volumes import VolumeRecord, VolumeRef, VolumeTable
@@ -63,16 +63,28 @@ class Catalogue:
     def add(self, records: Sequence[VolumeRecord], refs: Sequence[VolumeRef] = ()) -> None:
         """Record volumes and references, on disk when this returns."""
         self._table.add(records, refs)
-        with self._guard:
-            for record in records:
-                self._records[record.name] = record
-                self._names[record.id] = record.name
+        self._show(records)
         self._remember(refs)
 
-    def remove(self, record: VolumeRecord) -> None:
-        """Take a volume out; that it is removed is on disk when this returns."""
-        self._table.remove(record.id, time.time())
+    def remove(self, record: VolumeRecord, removed_at: float, expires_at: float) -> None:
+        """Move a volume to the trash; that it is removed is on disk when this returns."""
+        self._table.remove(record.id, removed_at, expires_at)
         self._drop(record)
+
+    def restore(self, record: VolumeRecord) -> None:
+        """Take a volume back out of the trash, under the record's name; on disk when this returns."""
+        self._table.restore(record.id, record.name)
+        self._show([record])
+
+    def relabel(self, record: VolumeRecord, labels: Mapping[str, str] | None) -> VolumeRecord:
+        """Give a volume other labels, on disk when this returns."""
+        self._table.relabel(record.id, labels)
+        return self._change(replace(record, labels=labels))
+
+    def protect(self, record: VolumeRecord, by: str, at: float) -> VolumeRecord:
+        """Note who protects a volume since when, on disk when this returns; an empty `by` ends it."""
+        self._table.protect(record.id, by, at)
+        return self._change(replace(record, protected_by=by, protected_at=at))
 
     def lose(self, record: VolumeRecord) -> None:
         """Drop a volume whose data is gone, on disk when this returns."""
@@ -88,6 +100,16 @@ class Catalogue:
             for container_id in container_ids:
                 for volume_id in self._held.pop(container_id, ()):
                     self._refs[volume_id].pop(container_id, None)
+
+    def _show(self, records: Sequence[VolumeRecord]) -> None:
+        with self._guard:
+            for record in records:
+                self._records[record.name] = record
+                self._names[record.id] = record.name
+
+    def _change(self, record: VolumeRecord) -> VolumeRecord:
+        self._show([record])
+        return record
 
     def _drop(self, record: VolumeRecord) -> None:
         with self._guard:

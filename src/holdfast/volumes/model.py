@@ -38,6 +38,16 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class TrashPolicy:
+    """How long removed volumes are kept. `limit_bytes` 0 means a tenth of the file system."""
+
+    keep_s: float = 7 * 24 * 3600
+    limit_bytes: int = 0
+    grace_s: float = 3600
+    keep_anonymous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Pruned:
     """What a prune removed."""
 

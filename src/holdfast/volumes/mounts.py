@@ -273,7 +273,7 @@ def _destination(path: str, wrong: str) -> str:
     cleaned = clean(path.replace("\\", "/"))
     if cleaned == "/":
         raise InvalidParameter(wrong + "invalid specification: destination can't be '/'")
-    if not cleaned.startswith("/"):
+    if not (cleaned.startswith("/") and path.startswith("/")):
         raise InvalidParameter(wrong + f"invalid mount path: '{path}' mount path must be absolute")
     return clean(path)
 

@@ -10,6 +10,7 @@ The catalogue is flushed before a change is acknowledged, the directories soon a
     removed               in volumes/, same id      power cut just after the removal     removed again
     unknown               in volumes/               a creation that was never recorded,  adopted
                                                     or the catalogue was lost
+    removed               nowhere                   its deletion was not recorded        its row goes too
     unknown               in trash/                 the catalogue was lost               left, with a warning
 """
 
@@ -58,6 +59,10 @@ def reconcile(catalogue: Catalogue, table: VolumeTable, local: LocalDriver) -> N
             logger.warning("volume directory is gone, dropping its record", extra={"volume": record.name})
             catalogue.lose(record)
     _adopt(catalogue, on_disk)
+    trash = local.in_trash()
+    for record in removed.values():
+        if record.driver == DEFAULT_DRIVER and record.id not in trash and record.id not in unsettled:
+            table.purge([record.id])
     for volume_id in trash - removed.keys() - {record.id for record in catalogue.all()}:
         logger.warning("unknown volume in the trash is left there", extra={"path": local.trash_root / volume_id})
 

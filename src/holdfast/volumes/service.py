@@ -28,9 +28,10 @@ from holdfast.volumes.drivers.base import VolumeDriver
 from holdfast.volumes.drivers.local import LocalDriver
 from holdfast.volumes.filters import VolumeFilters, parse_list_filters, parse_prune_filters
 from holdfast.volumes.keeper import Keeper
-from holdfast.volumes.model import ANONYMOUS_LABEL, Pruned, Usage, Volume, new_id
+from holdfast.volumes.model import ANONYMOUS_LABEL, Pruned, TrashPolicy, Usage, Volume, new_id
 from holdfast.volumes.mounts import DEFAULT_DRIVER, MountPoint
 from holdfast.volumes.restore import DEFAULT_POOL, reconcile
+from holdfast.volumes.trash import Trash
 
 logger = log.get(__name__)
 
@@ -47,7 +48,7 @@ class _Wanted:
 class Volumes:
     """The volume service. Calls block; errors are in Docker's words. Safe from any thread."""
 
-    def __init__(self, store: Store, events: EventBus, local: LocalDriver) -> None:
+    def __init__(self, store: Store, events: EventBus, local: LocalDriver, policy: TrashPolicy | None = None) -> None:
         """Serve the volumes in `store`; `restore` must be called before anything else."""
         self._events = events
         self._local = local
@@ -55,8 +56,10 @@ class Volumes:
         self._locks = NamedLocks()
         self._table = store.volumes
         self._catalogue = Catalogue(self._table)
-        self._keeper = Keeper(self._table, local)
+        self._policy = policy or TrashPolicy()
+        self._keeper = Keeper(self._table, local, self._policy)
         self._pruning = threading.Lock()
+        self.trash = Trash(self._table, self._catalogue, self._keeper, local, self._locks, events, self._driver)
 
     # --- made, found, removed -------------------------------------------------------------------------------------
 
@@ -138,6 +141,24 @@ class Volumes:
         self._events.publish("volume", "prune", "", {"reclaimed": str(reclaimed)})
         return Pruned(tuple(names), reclaimed)
 
+    def relabel(self, name: str, labels: Mapping[str, str] | None) -> Volume:
+        """Replace the labels of a volume. Raises NotFound, System."""
+        with self._locks.hold(name):
+            return self._show(self._rewritten(self._catalogue.relabel(self._find(name), labels)))
+
+    def protect(self, name: str, by: str) -> Volume:
+        """Refuse every removal of a volume until `unprotect`; who protected it first stays. Raises NotFound, System."""
+        with self._locks.hold(name):
+            record = self._find(name)
+            if not record.protected_by:
+                record = self._rewritten(self._catalogue.protect(record, by, time.time()))
+            return self._show(record)
+
+    def unprotect(self, name: str) -> Volume:
+        """Let a volume be removed again; one that is not protected is no error. Raises NotFound, System."""
+        with self._locks.hold(name):
+            return self._show(self._rewritten(self._catalogue.protect(self._find(name), "", 0.0)))
+
     def disk_usage(self) -> Sequence[Usage]:
         """Measure every local volume without options."""
         return [
@@ -186,27 +207,18 @@ class Volumes:
             for point in named
         )
 
-    def release(self, container_id: str, *, remove_anonymous: bool) -> None:
+    def release(self, container_id: str, *, remove_anonymous: bool, auto_remove: bool = False) -> None:
         """Drop a container's references and, if asked, remove the anonymous volumes that nobody else holds.
 
-        A volume that cannot be removed is logged and stays. Source: Docker Engine API, ContainerDelete `v`.
+        Those of a container that removes itself (`--rm`) do not go to the trash unless the policy says so. A volume
+        that cannot be removed is logged and stays. Source: Docker Engine API, ContainerDelete `v`.
         """
-        held = self._catalogue.held_by(container_id)
+        keep = not auto_remove or self._policy.keep_anonymous
+        if remove_anonymous:
+            for record, anonymous in self._catalogue.held_by(container_id):
+                if anonymous:
+                    self._remove_with(container_id, record, keep=keep)
         self._catalogue.release([container_id])
-        if not remove_anonymous:
-            return
-        for record, anonymous in held:
-            if not anonymous:
-                continue
-            with self._locks.hold(record.name):
-                if self._catalogue.get(record.name) != record or self._catalogue.is_referenced(record):
-                    continue
-                try:
-                    self._remove(record)
-                except EngineError as error:
-                    logger.warning(
-                        "anonymous volume stays", extra={"volume": record.name, "ref": container_id, "error": error}
-                    )
 
     def fill(self, point: MountPoint, rootfs: Path) -> None:
         """Copy what the image has at the mount point's destination into its volume, if the volume is empty.
@@ -286,9 +298,9 @@ class Volumes:
         for container_id in self._catalogue.holders():
             if container_id not in containers:
                 logger.info("releasing volumes of a container that never was", extra={"ref": container_id})
-                self.release(container_id, remove_anonymous=True)
+                self.release(container_id, remove_anonymous=True, auto_remove=True)
         self._keeper.settle(self._table.unsettled())
-        self._keeper.reclaim(self._table.removed())
+        self._keeper.look_at_trash()
 
     def close(self) -> None:
         """Finish the background work that protects data, leave the rest to the next start."""
@@ -319,7 +331,7 @@ class Volumes:
             self._record([record], [])
             return
         self._driver(record.driver).remove(record)
-        self._keeper.reclaim([record])
+        self._local.reclaim(record)
 
     def _make(
         self, name: str, driver_name: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None
@@ -355,13 +367,34 @@ class Volumes:
         for record in records:
             self._events.publish("volume", "create", record.name, {"driver": record.driver})
 
-    def _remove(self, record: VolumeRecord) -> None:
-        """Remove one volume; the caller holds its lock."""
-        refs = self._catalogue.refs(record)
+    def _remove_with(self, container_id: str, record: VolumeRecord, *, keep: bool) -> None:
+        """Remove an anonymous volume unless another container holds it; references go with it, in one transaction."""
+        with self._locks.hold(record.name):
+            if self._catalogue.get(record.name) != record or self._catalogue.refs(record) != [container_id]:
+                return
+            try:
+                self._remove(record, keep=keep, holder=container_id)
+            except EngineError as error:
+                logger.warning(
+                    "anonymous volume stays", extra={"volume": record.name, "ref": container_id, "error": error}
+                )
+
+    def _remove(self, record: VolumeRecord, *, keep: bool = True, holder: str = "") -> None:
+        """Remove one volume, into the trash if it is to be kept; the caller holds its lock.
+
+        `holder` is the container that goes with it: its reference does not count.
+        """
+        refs = [ref for ref in self._catalogue.refs(record) if ref != holder]
         if refs:
             raise Conflict(
                 f"remove {record.name}: volume is in use - [{', '.join(refs)}]",
                 hint="remove the containers that use it first",
+            )
+        if record.protected_by:
+            raise Conflict(
+                f"remove {record.name}: volume is protected by {record.protected_by} since "
+                f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(record.protected_at))}",
+                hint=f"holdfast volume unprotect {record.name}",
             )
         faults.point("volume-removing")
         try:
@@ -369,9 +402,19 @@ class Volumes:
         except EngineError as error:
             raise error.within(f"remove {record.name}") from error
         faults.point("volume-removed-not-forgotten")
-        self._catalogue.remove(record)
-        self._keeper.reclaim([record])
+        now = time.time()
+        self._catalogue.remove(record, now, now + self._policy.keep_s if keep else now)
+        self._keeper.look_at_trash()
         self._events.publish("volume", "destroy", record.name, {"driver": record.driver})
+
+    def _rewritten(self, record: VolumeRecord) -> VolumeRecord:
+        """Bring the copy of the record that lies beside the data up to date."""
+        if record.driver == DEFAULT_DRIVER:
+            try:
+                self._local.rewrite(record)
+            except OSError as error:
+                logger.warning("record beside the data is old", extra={"volume": record.name, "error": error})
+        return record
 
     def _find(self, name: str) -> VolumeRecord:
         record = self._catalogue.get(name)
@@ -387,7 +430,8 @@ class Volumes:
 
     def _show(self, record: VolumeRecord) -> Volume:
         driver = self._driver(record.driver)
-        return Volume(record, driver.mountpoint(record), driver.capabilities.scope)
+        status = {"ProtectedBy": record.protected_by} if record.protected_by else None
+        return Volume(record, driver.mountpoint(record), driver.capabilities.scope, status)
 
     def _passes(self, record: VolumeRecord, filters: VolumeFilters) -> bool:
         return filters.match(record, referenced=self._catalogue.is_referenced(record))

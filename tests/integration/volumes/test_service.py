@@ -16,7 +16,7 @@ from holdfast.errors import Conflict, EngineError, InvalidParameter, NotFound, S
 from holdfast.events import Event, EventBus
 from holdfast.store import Store
 from holdfast.volumes.drivers.local import LocalDriver
-from holdfast.volumes.model import ANONYMOUS_LABEL
+from holdfast.volumes.model import ANONYMOUS_LABEL, TrashPolicy
 from holdfast.volumes.mounts import MountPoint, parse_bind
 from holdfast.volumes.service import Volumes
 
@@ -31,6 +31,7 @@ class Bench:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.policy = TrashPolicy()
         self.events: list[Event] = []
         self.start([])
 
@@ -38,7 +39,7 @@ class Bench:
         bus = EventBus()
         bus.subscribe(self.events.append)
         self.store = Store(self.root / "holdfast.db")
-        self.volumes = Volumes(self.store, bus, LocalDriver(self.root))
+        self.volumes = Volumes(self.store, bus, LocalDriver(self.root), self.policy)
         self.volumes.restore(containers)
 
     def restart(self, containers: list[str] | None = None) -> None:
@@ -135,6 +136,8 @@ def test_remove(bench: Bench) -> None:
 
 
 def test_space_of_removed_volumes_comes_back(bench: Bench) -> None:
+    bench.policy = TrashPolicy(keep_s=0)
+    bench.restart()
     bench.volumes.create("data")
     (bench.root / "volumes/data/_data/file").write_text("x")
     bench.volumes.remove("data")

@@ -22,6 +22,7 @@ import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from holdfast import faults, log
@@ -84,7 +85,7 @@ class LocalDriver:
             try:
                 with owned_fd(os.open(staged, _DIRECTORY, dir_fd=self._volumes_fd)) as directory:
                     os.mkdir(DATA, 0o755, dir_fd=directory)
-                    _write_record(directory, record)
+                    _write_record(directory, record, RECORD)
                 faults.point("volume-staged")
                 rename_noreplace(self._volumes_fd, staged, self._volumes_fd, record.name)
             except BaseException:
@@ -168,12 +169,32 @@ class LocalDriver:
         """Bring everything that was made or renamed so far to the disk. Raises OSError."""
         syncfs(self._volumes_fd)
 
-    def reclaim(self, volume_id: str) -> None:
+    def reclaim(self, record: VolumeRecord) -> None:
         """Take back the space of a volume in the trash; one that is not there is no error. Raises OSError."""
         try:
-            remove_tree(self._trash_fd, volume_id)
+            remove_tree(self._trash_fd, record.id)
         except FileNotFoundError:
             return
+
+    def rewrite(self, record: VolumeRecord) -> None:
+        """Replace the record beside the volume's data. Raises OSError."""
+        with owned_fd(os.open(record.name, _DIRECTORY, dir_fd=self._volumes_fd)) as directory:
+            _write_record(directory, record, RECORD + ".new")
+            os.rename(RECORD + ".new", RECORD, src_dir_fd=directory, dst_dir_fd=directory)
+
+    def trash_size_bytes(self, record: VolumeRecord) -> int:
+        """Give the apparent size of a volume in the trash, 0 if it is not there."""
+        try:
+            with owned_fd(os.open(record.id, _DIRECTORY, dir_fd=self._trash_fd)) as directory:
+                return tree_size_bytes(directory)
+        except OSError:
+            return 0
+
+    @property
+    def capacity_bytes(self) -> int:
+        """Give the size of the pool's file system."""
+        status = os.fstatvfs(self._volumes_fd)
+        return status.f_frsize * status.f_blocks
 
     def in_trash(self) -> frozenset[str]:
         """Give the ids of removed volumes whose space is not taken back yet."""
@@ -202,18 +223,10 @@ class LocalDriver:
         return os.open(record.name, _DIRECTORY, dir_fd=self._volumes_fd)
 
 
-def _write_record(directory: int, record: VolumeRecord) -> None:
-    content = {
-        "id": record.id,
-        "name": record.name,
-        "driver": record.driver,
-        "pool": record.pool,
-        "labels": record.labels,
-        "options": record.options,
-        "created_at": record.created_at,
-    }
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with owned_fd(os.open(RECORD, flags, 0o600, dir_fd=directory)) as file:
+def _write_record(directory: int, record: VolumeRecord, name: str) -> None:
+    content = asdict(record)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with owned_fd(os.open(name, flags, 0o600, dir_fd=directory)) as file:
         data = memoryview(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape"))
         while data:
             data = data[os.write(file, data) :]
