@@ -11,6 +11,7 @@ from holdfast import log
 from holdfast.api.framing import HEAD_LIMIT_BYTES, BadRequest, Body, body_of, parse_head
 from holdfast.api.hijack import HijackedStream
 from holdfast.api.output import Output
+from holdfast.api.peer import peer_of
 from holdfast.api.request import ClientGone, Request
 from holdfast.api.response import Response, StreamResponse, encode_head, encode_hijack_head
 from holdfast.api.router import Handler, ImmediateHandler, ImmediateRoute, Match
@@ -352,6 +353,11 @@ class Connection(asyncio.Protocol):
         self._loop.call_later(_LINGER_S, self._transport.close)
 
     # -- what requests and streams ask of us ---------------------------------------------------------------------------
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end."""
+        return peer_of(self._transport)
 
     def continue_body(self) -> None:
         """Let the client send its body."""

@@ -43,6 +43,11 @@ class Carrier(Protocol):
         """Stop reading from the client for now."""
         ...
 
+    @property
+    def peer(self) -> str:
+        """Who is at the other end."""
+        ...
+
     async def take_over(self, request: Request, content_type: str, *, engine_headers: bool) -> HijackedStream:
         """End HTTP on this connection and give the raw stream."""
         ...
@@ -116,6 +121,11 @@ class Request:
     def wants_upgrade(self) -> bool:
         """Whether the client asked for the `101 UPGRADED` form of a stream."""
         return "upgrade" in self.headers and "upgrade" in self.headers.get("connection", "").lower()
+
+    @property
+    def peer(self) -> str:
+        """Who asks: the user of the process at the other end of a unix socket, the name in a client certificate."""
+        return self._carrier.peer
 
     async def body(self, limit_bytes: int = JSON_LIMIT_BYTES) -> bytes:
         """Read the whole body. Raises InvalidParameter beyond `limit_bytes`, ClientGone if it never ends."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from holdfast import log
 from holdfast.api.response import Response, empty, json_response
 from holdfast.errors import EngineError
 
 logger = log.get(__name__)
+
+HINT_HEADER = "Holdfast-Hint"
+"""What to do about an error, for our own client: Docker's clients show the body's message alone."""
+NO_HEADERS: Mapping[str, str] = {}
 
 STATUS_BY_KIND = {
     "NotModified": 304,
@@ -32,12 +38,13 @@ def error_response(error: EngineError) -> Response:
     status = status_of(error)
     if status >= 500 and error.__cause__ is not None:
         logger.warning("request failed", extra={"error": str(error), "cause": repr(error.__cause__)})
-    return empty(304) if status == 304 else message_response(status, str(error))
+    headers = {HINT_HEADER: printable(error.hint)} if error.hint.isascii() and error.hint else {}
+    return empty(304) if status == 304 else message_response(status, str(error), headers)
 
 
-def message_response(status: int, message: str) -> Response:
+def message_response(status: int, message: str, headers: Mapping[str, str] = NO_HEADERS) -> Response:
     """Give a status with Docker's error body. Bytes that were no UTF-8 are shown as U+FFFD."""
-    return json_response(status, {"message": printable(message)})
+    return json_response(status, {"message": printable(message)}, headers)
 
 
 def plain_error(error: EngineError) -> Response:

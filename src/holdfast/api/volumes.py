@@ -9,6 +9,7 @@ from holdfast.api.response import Response, empty, json_response
 from holdfast.api.router import Router
 from holdfast.api.worker import in_worker
 from holdfast.errors import InvalidParameter, Unavailable
+from holdfast.wire.trash import VolumeRelabel
 from holdfast.wire.volumes import VolumeCreate, encode_pruned, encode_volume
 
 if TYPE_CHECKING:
@@ -61,8 +62,15 @@ def volume_inspect(request: Request, engine: Engine) -> Response:
 
 @routes.add("PUT", "/volumes/{name:.*}", since=(1, 42))
 async def volume_update(request: Request, engine: Engine) -> Response:
-    """PUT /volumes/{name} → 503: only cluster volumes can be updated. Operation VolumeUpdate."""
-    raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")
+    """PUT /volumes/{name} → 200. Operation VolumeUpdate.
+
+    Docker's body, a `Spec`, is for cluster volumes: 503. Ours, `{"Labels": {...}}`, replaces the labels of any volume.
+    """
+    body = await request.json(VolumeRelabel, _LIMIT_BYTES)
+    if body.labels is None:
+        raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")
+    await in_worker(engine.volumes.relabel, request.params["name"], body.labels)
+    return empty(200)
 
 
 @routes.add("DELETE", "/volumes/{name:.*}")

@@ -80,7 +80,12 @@ def duration(seconds: float) -> str:
 
 def ago(unix_time: float) -> str:
     """How long since: `2 minutes ago`."""
-    return f"{duration(datetime.now(UTC).timestamp() - unix_time)} ago"
+    return f"{duration(age(unix_time))} ago"
+
+
+def age(unix_time: float) -> float:
+    """Seconds since; negative for a time to come."""
+    return datetime.now(UTC).timestamp() - unix_time
 
 
 def local_time(unix_time: float) -> str:

@@ -51,9 +51,20 @@ _VOLUME = {
     "prune": Entry("holdfast.cli.volume:prune", "Remove unused local volumes"),
     "rm": Entry("holdfast.cli.volume:rm", "Remove one or more volumes"),
     "remove": Entry("holdfast.cli.volume:rm", ""),
+    "protect": Entry("holdfast.cli.volume_trash:protect", "Refuse every removal of volumes"),
+    "unprotect": Entry("holdfast.cli.volume_trash:unprotect", "Let volumes be removed again"),
+    "update": Entry("holdfast.cli.volume_trash:update", "Change a volume's labels"),
+    "trash": Entry("holdfast.cli.main:trash", "Manage removed volumes that can be had back"),
+}
+_TRASH = {
+    "ls": Entry("holdfast.cli.volume_trash:ls", "List removed volumes that can be had back"),
+    "list": Entry("holdfast.cli.volume_trash:ls", ""),
+    "restore": Entry("holdfast.cli.volume_trash:restore", "Take back a removed volume"),
+    "empty": Entry("holdfast.cli.volume_trash:empty", "Delete removed volumes for good"),
 }
 
 volume = LazyGroup("volume", _VOLUME, help="Manage volumes.")
+trash = LazyGroup("trash", _TRASH, help="Manage removed volumes that can be had back.")
 container = LazyGroup(
     "container",
     {
@@ -98,6 +109,7 @@ _ROOT = {
     **_IMAGE,
     "inspect": Entry("holdfast.cli.inspect:inspect", "Return low-level information on objects of any kind"),
     **_SYSTEM,
+    "undo": Entry("holdfast.cli.volume_trash:undo", "Take back the volumes that the last removal took"),
     "version": Entry("holdfast.cli.system:version", "Show the versions of client and engine"),
     "daemon": Entry("holdfast.cli.daemon:daemon", "Run the engine"),
     "doctor": Entry("holdfast.cli.doctor:doctor", "Say what this machine can and cannot do for the engine"),
@@ -210,7 +222,7 @@ def _counted(number: int) -> str:
     return f"{number} argument" if number == 1 else f"{number} arguments"
 
 
-__all__ = ["container", "image", "main", "root", "system", "volume"]
+__all__ = ["container", "image", "main", "root", "system", "trash", "volume"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -112,8 +112,10 @@ def inspect(client: Client, names: Sequence[str], template: str) -> int:
 @click.option("-f", "--force", is_flag=True, help="Do not complain about a volume that is not there")
 @pass_client
 def rm(client: Client, names: Sequence[str], force: bool) -> int:
-    """Remove volumes. A volume that a container uses, running or not, stays."""
-    return for_each(names, lambda name: client.volumes.remove(name, force=force))
+    """Remove volumes. A volume that a container uses, running or not, stays. Undo takes them back."""
+    exit_code = for_each(names, lambda name: client.volumes.remove(name, force=force))
+    _tell_way_back(client, names)
+    return exit_code
 
 
 @command("prune")
@@ -135,4 +137,14 @@ def prune(client: Client, everything: bool, force: bool, filters: Sequence[tuple
     if removed := answer.strings("VolumesDeleted"):
         print("Deleted Volumes:", *removed, "", sep="\n")
     print(f"Total reclaimed space: {human.size(answer.number('SpaceReclaimed'))}")
+    _tell_way_back(client, removed)
     return 0
+
+
+def _tell_way_back(client: Client, names: Sequence[str]) -> None:
+    """Say on a terminal's stderr how removed volumes come back."""
+    if not names or not sys.stderr.isatty():
+        return
+    kept = [entry for entry in client.volumes.trash() if entry.text("Name") in names]
+    if kept:
+        print(f"Kept until {kept[0].text('ExpiresAt')}. To take back: holdfast undo", file=sys.stderr)

@@ -65,6 +65,9 @@ class Hijacked:
         self._stream.leave()
 
 
+_HINT = "holdfast-hint"
+
+
 class Transport:
     """Sends requests; keeps one idle connection for the next one.
 
@@ -91,7 +94,7 @@ class Transport:
             self._idle = connection
         else:
             connection.close()
-        raise_for(response.status, body)
+        raise_for(response.status, body, response.headers.get(_HINT, ""))
         return decode(body) if body.strip() else None
 
     def get(self, path: str, query: Json | None = None) -> Document:
@@ -120,7 +123,7 @@ class Transport:
         response = connection.exchange(method, target(path, query), headers, body)
         if response.status >= 300:
             with response:
-                raise_for(response.status, response.read())
+                raise_for(response.status, response.read(), response.headers.get(_HINT, ""))
         return response
 
     def stream(
@@ -137,7 +140,7 @@ class Transport:
         response = _exchange(connection, "POST", path, query, document, upgrade)
         if response.status >= 300:
             with response:
-                raise_for(response.status, response.read())
+                raise_for(response.status, response.read(), response.headers.get(_HINT, ""))
         return Hijacked(connection)
 
     def _take(self) -> Connection:
@@ -171,7 +174,7 @@ def target(path: str, query: Json | None) -> str:
     return f"/v{API_VERSION}{path}" + (f"?{urlencode(pairs)}" if pairs else "")
 
 
-def raise_for(status: int, body: bytes) -> None:
+def raise_for(status: int, body: bytes, hint: str = "") -> None:
     """Raise the error that a status stands for, with the engine's message; do nothing below 300."""
     if status < 300:
         return
@@ -179,7 +182,7 @@ def raise_for(status: int, body: bytes) -> None:
     if text.startswith("{"):
         answer = decode(body)
         text = Document(answer).text("message") if isinstance(answer, dict) else text
-    raise _ERRORS.get(status, errors.System)(text or f"the engine answered {status}")
+    raise _ERRORS.get(status, errors.System)(text or f"the engine answered {status}", hint=hint)
 
 
 def pieces(file: BinaryIO) -> Iterator[bytes]:

@@ -18,6 +18,7 @@ from holdfast.api import exec as api_exec
 from holdfast.api import images as api_images
 from holdfast.api import networks as api_networks
 from holdfast.api import system as api_system
+from holdfast.api import trash as api_trash
 from holdfast.api import volumes as api_volumes
 from holdfast.api.engine import Engine
 from holdfast.api.router import Router
@@ -61,7 +62,7 @@ def run(config: Config) -> None:
 def router() -> Router:
     """Give every route of the API."""
     everything = Router()
-    for part in (api_system, api_volumes, api_containers, api_exec, api_images, api_networks):
+    for part in (api_system, api_volumes, api_trash, api_containers, api_exec, api_images, api_networks):
         everything.include(part.routes)
     return everything
 
