@@ -87,6 +87,7 @@ def test_restart_policies_after_a_crash(fresh_engine: Engine) -> None:
     gone.symlink_to("/nonexistent/place")
     engine.start()
     deadline = time.monotonic() + 10
+    states: dict[str, str] = {}
     while time.monotonic() < deadline:
         states = {e["Names"][0][1:]: e["State"] for e in engine.call("GET", "/containers/json?all=1")}
         if states["always"] == "running" and states["failed"] == "running":

@@ -97,7 +97,7 @@ def test_running_and_paused(engine: Engine, make: Make) -> None:
     [
         ({"Image": "nope", "Cmd": ["a"]}, "", 404, "No such image: nope:latest"),
         ({"Image": "busybox", "Cmd": []}, "?name=x!", 400, "Invalid container name (x!), only"),
-        ({"Image": "busybox", "Cmd": ["a"], "HostConfig": {"VolumesFrom": ["nope"]}}, "", 400, "No such container: nope"),
+        ({"Image": "busybox", "Cmd": ["a"], "HostConfig": {"VolumesFrom": ["no"]}}, "", 400, "No such container: no"),
         ({"Image": "busybox", "Cmd": ["a"], "HostConfig": {"Binds": ["/foo:ro"]}}, "", 400, "invalid volume spec"),
         ({"Image": "busybox", "Cmd": ["a"], "WorkingDir": "rel"}, "", 400, "the working directory 'rel' is invalid"),
         (
@@ -176,6 +176,7 @@ def test_restart_policy(engine: Engine, make: Make) -> None:
     key = make("sh", "-c", "exit 3", HostConfig={"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 2}})
     engine.call("POST", f"/containers/{key}/start")
     deadline = time.monotonic() + 10
+    shown = engine.call("GET", f"/containers/{key}/json")
     while time.monotonic() < deadline:
         shown = engine.call("GET", f"/containers/{key}/json")
         if shown["RestartCount"] == 2 and shown["State"]["Status"] == "exited":

@@ -372,7 +372,8 @@ def _essential(body: dict[str, Any]) -> Any:
     body = _pruned(body)
     if body["HostConfig"].get("MemorySwappiness") == -1:
         del body["HostConfig"]["MemorySwappiness"]
-    body["HostConfig"].get("Binds", []).sort()  # docker's order is random
+    body["HostConfig"].get("Binds", []).sort()  # docker's order is random, here and below
+    body.get("Env", []).sort()
     return body
 
 
