@@ -26,7 +26,8 @@ packages_run=(
     libnftables1 nftables iproute2    # networks
     aardvark-dns                      # names on user-defined networks
     busybox-static                    # an image without a registry
-    util-linux mount tar              # nsenter, unshare, losetup; unpacking layers
+    util-linux mount                  # nsenter, unshare, losetup
+    tar gzip bzip2 xz-utils zstd      # unpacking layers, however they are compressed
     e2fsprogs xfsprogs btrfs-progs    # volumes with a size, block devices
 )
 packages_test=(kmod procps iptables make git shellcheck)
