@@ -91,7 +91,12 @@ class Story:
         ledger.gone_containers.add("box")
         ledger.volumes.discard("second")
         self.call("DELETE", "/volumes/second")
+        self.call("POST", "/holdfast/trash/second/restore", {})
+        ledger.volumes.add("second")
+        ledger.volumes.discard("second")
+        self.call("DELETE", "/volumes/second")
         ledger.gone_volumes.add("second")
+        self.call("DELETE", "/holdfast/trash")
 
     def create(self, name: str, host: dict[str, object]) -> None:
         body = {"Image": "busybox", "Cmd": ["sleep", "1000"], "Volumes": {"/anonymous": {}}, "HostConfig": host}
