@@ -73,25 +73,30 @@ class Keeper:
                 self._thread.start()
             self._changed.notify()
 
+    def catch_up(self, *, purge: bool = True) -> None:
+        """Do now what is due: flush what is not settled and, with `purge`, see to the trash. Logs what fails."""
+        with self._changed:
+            unsettled = self._unsettled.copy()
+            self._unsettled.clear()
+        try:
+            if unsettled:
+                self._local.sync()
+                self._table.settle([record.id for record in unsettled])
+            if purge:
+                self._expire()
+                self._purge()
+        except (EngineError, OSError) as error:
+            logger.warning("background work on volumes failed", extra={"error": error})
+
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._look or self._stopping, timeout=_LOOK_EVERY_S)
                 if self._look:
                     self._changed.wait_for(lambda: self._stopping, timeout=_SETTLE_AFTER_S)
-                unsettled = self._unsettled.copy()
-                self._unsettled.clear()
                 self._look = False
                 stopping = self._stopping
-            try:
-                if unsettled:
-                    self._local.sync()
-                    self._table.settle([record.id for record in unsettled])
-                if not stopping:
-                    self._expire()
-                    self._purge()
-            except (EngineError, OSError) as error:
-                logger.warning("background work on volumes failed", extra={"error": error})
+            self.catch_up(purge=not stopping)
             if stopping:
                 return
 
