@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 ROWS, COLUMNS = 24, 80
+_TOKEN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|.", re.DOTALL)
 
 
 class Terminal:
@@ -50,27 +51,26 @@ class Terminal:
             time.sleep(0.01)
         os.write(self.master, keys.encode())
 
-    def expect(self, pattern: re.Pattern[str], ignored: re.Pattern[str]) -> str | None:
-        """Wait until what was written since the last call is `pattern`, then forget it.
+    def expect(self, pattern: re.Pattern[str]) -> str | None:
+        """Wait until the screen below what was expected before is `pattern`; a line that has not ended stays there.
 
-        Line ends are `\\n`, and what matches `ignored` is left out. Returns what was written instead where the time
-        is over or the program ended, None where all is well.
+        Returns what is there instead where the time is over or the program ended, None where all is well.
         """
         deadline = time.monotonic() + self.timeout_s
-        while pattern.fullmatch(shown := _shown(self._unread, ignored)) is None:
+        while pattern.fullmatch(shown := _shown(self._unread)) is None:
             if not self._read(deadline - time.monotonic()):
                 return shown
-        self._unread = b""
+        self._unread = self._unread[self._unread.rfind(b"\n") + 1 :]
         return None
 
-    def end(self, ignored: re.Pattern[str]) -> tuple[str, int]:
+    def end(self) -> tuple[str, int]:
         """Wait for the end of the program: what was written since, and its exit code; -9 where it had to be killed."""
         deadline = time.monotonic() + self.timeout_s
         while self._read(deadline - time.monotonic()):
             pass
         if time.monotonic() > deadline:
             self.process.kill()
-        return _shown(self._unread, ignored), self.process.wait(self.timeout_s)
+        return _shown(self._unread), self.process.wait(self.timeout_s)
 
     def _read(self, timeout_s: float) -> bool:
         readable, _, _ = select.select([self.master], [], [], max(0, timeout_s))
@@ -84,5 +84,22 @@ class Terminal:
         return bool(data)
 
 
-def _shown(data: bytes, ignored: re.Pattern[str]) -> str:
-    return ignored.sub("", data.decode(errors="replace").replace("\r\n", "\n"))
+def _shown(data: bytes) -> str:
+    """What `data` leaves on an endlessly long screen, as far as shells go: lines are rewritten and cut short."""
+    return "\n".join(_line(line) for line in data.decode(errors="replace").replace("\r\n", "\n").split("\n"))
+
+
+def _line(text: str) -> str:
+    cells: list[str] = []
+    column = 0
+    for token in _TOKEN.findall(text):
+        if token == "\r":
+            column = 0
+        elif token == "\b":
+            column = max(0, column - 1)
+        elif token in ("\x1b[J", "\x1b[K"):
+            del cells[column:]
+        elif not token.startswith("\x1b"):
+            cells[column : column + 1] = [token]
+            column += 1
+    return "".join(cells)

@@ -9,7 +9,7 @@
     @ docker run -it --rm busybox sh        the same on a terminal
     / #                                     what is on the screen before
     > echo $((6*7))                         these keys are typed; Enter is added, unless the line ends with a backslash
-    echo $((6*7))
+    / # echo $((6*7))                       the line that the cursor was in, and what follows
     42
 
     > POST /volumes/create {"Name": 3}      a request to the API, with the body as it stands here
@@ -57,10 +57,6 @@ PLACEHOLDERS: Mapping[str, str] = {
     "text": r".*",
 }
 _MARK = re.compile(r"<([a-z0-9]+)(?::([a-z]\w*))?>")
-
-
-# Cursor reports, colours and the like, which a shell on a terminal writes.
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +233,13 @@ class Player:
                     part.append(line)
                     continue
                 pattern = self._screen(part)
-                shown = terminal.expect(pattern, _CONTROL)
+                shown = terminal.expect(pattern)
                 if shown is not None:
                     return f" before {line!r}\n{self.names.explain(part, shown)}"
                 keys = line[2:]
                 terminal.type(keys[:-1].encode().decode("unicode_escape") if keys.endswith("\\") else keys + "\r")
                 part = []
-            out, exit_code = terminal.end(_CONTROL)
+            out, exit_code = terminal.end()
         failure = "" if self.names.match(part, out) else self.names.explain(part, out)
         return failure if exit_code == exchange.exit_code else f" exit code {exit_code}\n{failure}"
 

@@ -41,11 +41,12 @@ async def container_list(request: Request, engine: Engine) -> Response:
     filters = decode_filters(query.get("filters"))
     limit = query.integer("limit")
     return json_response(
-        200, await in_worker(_summaries, engine, filters, query.flag("all"), limit, query.flag("size"))
+        200, await in_worker(summaries, engine, filters, query.flag("all"), limit, query.flag("size"))
     )
 
 
-def _summaries(engine: Engine, filters: Filters, everything: bool, limit: int, size: bool) -> list[object]:
+def summaries(engine: Engine, filters: Filters, everything: bool, limit: int, size: bool) -> list[object]:
+    """Give what lists show of the containers that `filters` let through, newest first. Blocks."""
     containers = engine.containers
     names: dict[tuple[str, str], str] = {}
     shown: list[object] = []
@@ -67,7 +68,10 @@ def _image_name(engine: Engine, name: str, image_id: str) -> str:
 
 
 def _size(engine: Engine, container: Container) -> tuple[int, int]:
-    changed = engine.containers.size_of(container)
+    try:
+        changed = engine.containers.size_of(container)
+    except (OSError, EngineError):
+        changed = 0  # it was removed in the meantime
     try:
         return changed, changed + engine.images.get(container.record.image_id).size_bytes
     except NotFound:

@@ -9,17 +9,17 @@ import threading
 import time
 import uuid
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast import __version__
 from holdfast.api import events
+from holdfast.api.containers import summaries
+from holdfast.api.filters import decode_filters
 from holdfast.api.response import API_VERSION, MIN_API_VERSION, Response, json_response, text_response
 from holdfast.api.router import Router
 from holdfast.api.worker import in_worker
-from holdfast.containers.status import describe
-from holdfast.errors import EngineError, InvalidParameter, NotFound, Unsupported
+from holdfast.errors import InvalidParameter, Unsupported
 from holdfast.kernel import identity
 from holdfast.kernel.mountinfo import read_mountinfo
 from holdfast.wire.images import encode_summary
@@ -27,7 +27,6 @@ from holdfast.wire.system import (
     Counts,
     Machine,
     Part,
-    encode_container_usage,
     encode_disk_usage,
     encode_info,
     encode_version,
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
     from holdfast.api.engine import Engine
     from holdfast.api.request import Request
-    from holdfast.containers.container import Container
     from holdfast.runtime.spec import HostFacts
 
 routes = Router()
@@ -118,8 +116,7 @@ def _disk_usage(engine: Engine, asked: frozenset[str], api_version: tuple[int, i
     if "image" in asked:
         images = [encode_summary(listed, api_version) for listed in engine.images.disk_usage()]
     if "container" in asked:
-        at = datetime.now(UTC)
-        containers = [_container_usage(engine, container, at) for container in engine.containers.all()]
+        containers = summaries(engine, decode_filters(""), everything=True, limit=0, size=True)
     if "volume" in asked:
         volumes = [encode_usage(usage) for usage in engine.volumes.disk_usage()]
     return encode_disk_usage(
@@ -128,33 +125,6 @@ def _disk_usage(engine: Engine, asked: frozenset[str], api_version: tuple[int, i
         containers=containers,
         volumes=volumes,
         build_cache="build-cache" in asked,
-    )
-
-
-def _container_usage(engine: Engine, container: Container, at: datetime) -> dict[str, Any]:
-    record, state = container.record, container.state
-    try:
-        size_bytes = engine.containers.size_of(container)
-    except (OSError, EngineError):
-        size_bytes = 0  # it was removed in the meantime
-    try:
-        image_bytes = engine.images.resolve(record.image_id).size_bytes
-    except NotFound:
-        image_bytes = 0
-    return encode_container_usage(
-        container_id=record.id,
-        name=record.name,
-        image=record.config.image,
-        image_id=record.image_id,
-        argv=record.argv,
-        created_s=int(record.created_at.timestamp()),
-        labels=record.labels,
-        state=state.status,
-        status=describe(state, at),
-        size_bytes=size_bytes,
-        image_bytes=image_bytes,
-        network_mode=record.host_config.network_mode,
-        mounts=[(mount.type, mount.name, mount.destination) for mount in record.mounts],
     )
 
 

@@ -78,8 +78,6 @@ def pull(
             config = parse_config(present.config)
             if platform:
                 _check_platform(config.json, target, wanted)
-            for digest, _ in manifest.layers:
-                progress(status("Already exists", id=reference.short_id(digest)))
             blobs = [LayerBlob(files.blob(digest), digest, size) for digest, size in manifest.layers]
             intake.add(config, blobs, names, workspace)
         else:

@@ -163,8 +163,9 @@ class Runtime:
                 chosen.conmon, container_id=request.id, unique_id=request.id, name=request.name, bundle=bundle,
                 exit_dir=self._places.exits, runtime=chosen.path,
                 runtime_root=self._places.runtime_root(chosen.name), log_path=request.log_path,
+                # A terminal outlives whoever detaches from it.
                 streams=conmon.Streams(request.terminal, request.open_stdin,
-                                       request.open_stdin and not request.stdin_once),
+                                       request.open_stdin and (request.terminal or not request.stdin_once)),
             )
             launch = chosen.inside(lambda: conmon.Launch(command))
             undo.callback(launch.abandon)

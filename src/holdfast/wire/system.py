@@ -160,7 +160,7 @@ def encode_info(
             "IndexConfigs": {
                 "docker.io": {"Mirrors": [], "Name": "docker.io", "Official": True, "Secure": True},
             },
-            "InsecureRegistryCIDRs": [],
+            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
             "Mirrors": None,
         },
         "NCPU": machine.cpus,
@@ -230,41 +230,4 @@ def encode_disk_usage(
         "Containers": containers,
         "Volumes": volumes,
         "BuildCache": [] if build_cache else None,
-    }
-
-
-def encode_container_usage(
-    *,
-    container_id: str,
-    name: str,
-    image: str,
-    image_id: str,
-    argv: Sequence[str],
-    created_s: int,
-    labels: Mapping[str, str],
-    state: str,
-    status: str,
-    size_bytes: int,
-    image_bytes: int,
-    network_mode: str,
-    mounts: Sequence[tuple[str, str, str]],
-) -> dict[str, Any]:
-    """Give a ContainerSummary with sizes; each of `mounts` is type, volume name and destination."""
-    shown = [{"Type": kind, "Name": volume, "Destination": destination} for kind, volume, destination in mounts]
-    return {
-        "Id": container_id,
-        "Names": [f"/{name}"],
-        "Image": image,
-        "ImageID": image_id,
-        "Command": " ".join(argv),
-        "Created": created_s,
-        "Ports": [],
-        "SizeRw": size_bytes,
-        "SizeRootFs": image_bytes + size_bytes,
-        "Labels": dict(labels),
-        "State": state,
-        "Status": status,
-        "HostConfig": {"NetworkMode": network_mode},
-        "NetworkSettings": {"Networks": {}},
-        "Mounts": shown,
     }
