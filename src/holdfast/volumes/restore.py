@@ -10,6 +10,8 @@ The catalogue is flushed before a change is acknowledged, the directories soon a
     removed               in volumes/, same id      power cut just after the removal     removed again
     unknown               in volumes/               a creation that was never recorded,  adopted
                                                     or the catalogue was lost
+    unknown               in volumes/, anonymous    the same, but nobody ever had it         removed
+                          and empty
     removed               nowhere                   its deletion was not recorded        its row goes too
     unknown               in trash/                 the catalogue was lost               left, with a warning
 """
@@ -17,7 +19,7 @@ The catalogue is flushed before a change is acknowledged, the directories soon a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from holdfast import log
 from holdfast.errors import EngineError
@@ -25,7 +27,7 @@ from holdfast.store.volumes import VolumeRecord, VolumeTable
 from holdfast.volumes import copyup
 from holdfast.volumes.catalogue import Catalogue
 from holdfast.volumes.drivers.local import LocalDriver
-from holdfast.volumes.model import new_id
+from holdfast.volumes.model import ANONYMOUS_LABEL, new_id
 from holdfast.volumes.mounts import DEFAULT_DRIVER
 
 logger = log.get(__name__)
@@ -58,7 +60,12 @@ def reconcile(catalogue: Catalogue, table: VolumeTable, local: LocalDriver) -> N
         else:
             logger.warning("volume directory is gone, dropping its record", extra={"volume": record.name})
             catalogue.lose(record)
-    _adopt(catalogue, on_disk)
+    _adopt(catalogue, on_disk, local)
+    for name, stored in on_disk.items():
+        current = catalogue.get(name)
+        if current is not None and current != stored:
+            logger.info("writing the record beside a volume's data again", extra={"volume": name})
+            _attempt(local.rewrite, current)
     trash = local.in_trash()
     for record in removed.values():
         if record.driver == DEFAULT_DRIVER and record.id not in trash and record.id not in unsettled:
@@ -67,10 +74,15 @@ def reconcile(catalogue: Catalogue, table: VolumeTable, local: LocalDriver) -> N
         logger.warning("unknown volume in the trash is left there", extra={"path": local.trash_root / volume_id})
 
 
-def _adopt(catalogue: Catalogue, on_disk: dict[str, VolumeRecord | None]) -> None:
+def _adopt(catalogue: Catalogue, on_disk: Mapping[str, VolumeRecord | None], local: LocalDriver) -> None:
     adopted = []
     for name, stored in on_disk.items():
-        if catalogue.get(name) is None:
+        if catalogue.get(name) is not None:
+            continue
+        if stored is not None and ANONYMOUS_LABEL in (stored.labels or {}) and local.is_empty(stored):
+            logger.info("removing anonymous volume that nobody ever had", extra={"volume": name})
+            _attempt(local.unmake, stored)
+        else:
             logger.info("adopting volume found on disk", extra={"volume": name})
             adopted.append(
                 stored or VolumeRecord(new_id(), name, DEFAULT_DRIVER, DEFAULT_POOL, None, None, time.time())

@@ -330,8 +330,10 @@ class Volumes:
         if keep:
             self._record([record], [])
             return
-        self._driver(record.driver).remove(record)
-        self._local.reclaim(record)
+        if record.driver == DEFAULT_DRIVER:
+            self._local.unmake(record)
+        else:
+            self._driver(record.driver).remove(record)
 
     def _make(
         self, name: str, driver_name: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None

@@ -107,8 +107,6 @@ class Trash:
             try:
                 self._local.take_back(record)
                 faults.point("volume-taken-back-not-recorded")
-                if name != entry.volume.name:
-                    self._local.rewrite(record)
             except OSError as error:
                 raise System(f"restore {name}: {error.strerror}") from error
             self._catalogue.restore(record)

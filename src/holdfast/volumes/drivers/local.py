@@ -27,7 +27,7 @@ from pathlib import Path
 
 from holdfast import faults, log
 from holdfast.errors import InvalidParameter, NotFound, System
-from holdfast.kernel.path import owned_fd, remove_tree, rename_noreplace, syncfs, tree_size_bytes
+from holdfast.kernel.path import fsync_fd, owned_fd, remove_tree, rename_noreplace, syncfs, tree_size_bytes
 from holdfast.store.volumes import VolumeRecord
 from holdfast.volumes.drivers.base import Capabilities, DriverVolume
 
@@ -162,8 +162,19 @@ class LocalDriver:
         faults.point("volume-in-trash")
 
     def take_back(self, record: VolumeRecord) -> None:
-        """Rename a volume out of the trash to where it was. Raises OSError, also if the name is taken."""
+        """Rename a volume out of the trash to the record's name. Raises OSError, also if the name is taken.
+
+        The record beside the data goes first: whoever finds the volume under a new name knows whose it is.
+        """
+        with owned_fd(os.open(record.id, _DIRECTORY, dir_fd=self._trash_fd)) as directory:
+            _replace_record(directory, record)
         rename_noreplace(self._trash_fd, record.id, self._volumes_fd, record.name)
+
+    def unmake(self, record: VolumeRecord) -> None:
+        """Undo `create`, at once and for good. Raises OSError."""
+        staged = _STAGED + record.id
+        rename_noreplace(self._volumes_fd, record.name, self._volumes_fd, staged)
+        remove_tree(self._volumes_fd, staged)
 
     def sync(self) -> None:
         """Bring everything that was made or renamed so far to the disk. Raises OSError."""
@@ -179,8 +190,7 @@ class LocalDriver:
     def rewrite(self, record: VolumeRecord) -> None:
         """Replace the record beside the volume's data. Raises OSError."""
         with owned_fd(os.open(record.name, _DIRECTORY, dir_fd=self._volumes_fd)) as directory:
-            _write_record(directory, record, RECORD + ".new")
-            os.rename(RECORD + ".new", RECORD, src_dir_fd=directory, dst_dir_fd=directory)
+            _replace_record(directory, record)
 
     def trash_size_bytes(self, record: VolumeRecord) -> int:
         """Give the apparent size of a volume in the trash, 0 if it is not there."""
@@ -218,18 +228,38 @@ class LocalDriver:
         except OSError:
             return -1
 
+    def is_empty(self, record: VolumeRecord) -> bool:
+        """Tell whether there is nothing in the volume's data; False if that cannot be told."""
+        try:
+            with (
+                owned_fd(os.open(record.name, _DIRECTORY, dir_fd=self._volumes_fd)) as directory,
+                owned_fd(os.open(DATA, _DIRECTORY, dir_fd=directory)) as data,
+                os.scandir(data) as entries,
+            ):
+                return next(entries, None) is None
+        except OSError:
+            return False
+
     def open_volume(self, record: VolumeRecord) -> int:
         """Give an fd on the volume's own directory, the parent of its data. Raises OSError."""
         return os.open(record.name, _DIRECTORY, dir_fd=self._volumes_fd)
 
 
-def _write_record(directory: int, record: VolumeRecord, name: str) -> None:
+def _replace_record(directory: int, record: VolumeRecord) -> None:
+    """Write a volume's record anew: a power cut leaves the old one or the new one."""
+    _write_record(directory, record, RECORD + ".new", flush=True)
+    os.rename(RECORD + ".new", RECORD, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def _write_record(directory: int, record: VolumeRecord, name: str, *, flush: bool = False) -> None:
     content = asdict(record)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with owned_fd(os.open(name, flags, 0o600, dir_fd=directory)) as file:
         data = memoryview(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape"))
         while data:
             data = data[os.write(file, data) :]
+        if flush:
+            fsync_fd(file)
 
 
 def _read_record(directory: int, name: str) -> VolumeRecord | None:
