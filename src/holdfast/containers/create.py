@@ -127,17 +127,19 @@ class Creator:
         points = [point for point in record.mounts if point.type == "volume" and point.copy_data]
         if not points:
             return
-        rootfs = self._rooms.rootfs.mount(record.id, record.layers)
+        rooms = self._rooms
+        rootfs = rooms.rootfs.mount(record.id, record.layers)
+        layers = (rooms.rootfs.upper(record.id), *rooms.rootfs.lower_dirs(record.layers))
         try:
             if record.config.working_dir:
                 _make_working_dir(rootfs, record.config.working_dir)
             for point in points:
                 try:
-                    self._rooms.volumes.fill(point, rootfs)
+                    rooms.volumes.fill(point, rootfs, layers)
                 except NotFound as error:
                     logger.info("volume not filled", extra={"volume": point.name, "why": error})
         finally:
-            self._rooms.rootfs.unmount(record.id)
+            rooms.rootfs.unmount(record.id)
 
     def _inherited(self, spec: str) -> tuple[str, tuple[MountPoint, ...]]:
         """Look up an entry of `VolumesFrom`; a missing container is a bad parameter, as 404 would mean the image."""

@@ -51,6 +51,17 @@ class IntentTable:
 
         return self._database.write(work)
 
+    def note(self, intent_id: int, **details: str) -> None:
+        """Add to what an open intent says of its work, on disk when this returns; one that has ended stays so."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            row = connection.execute("SELECT details FROM intents WHERE id = ?", (intent_id,)).fetchone()
+            if row is not None:
+                merged = {**json.loads(row[0]), **details}
+                connection.execute("UPDATE intents SET details = ? WHERE id = ?", (json.dumps(merged), intent_id))
+
+        self._database.write(work)
+
     def end(self, intent_id: int) -> None:
         """Forget an intent: its work is done or undone."""
         self._database.write(lambda connection: end_intent(connection, intent_id))

@@ -1,173 +1,226 @@
-"""Filling an empty volume with what the image has at its mount point.
+"""Filling an empty directory of a volume with what the image has at its mount point.
 
-The copy is made beside the volume's data and moved in entry by entry once it is complete:
+The copy is made in a directory of its own and moved in entry by entry once it is complete:
 
-    <volume>/.fill-<id>/    being copied; a dead engine's is removed
-    <volume>/.move-<id>/    complete; a dead engine's is moved in to the end
+    .fill-<id>/    being copied; a dead engine's is removed
+    .move-<id>/    complete; a dead engine's is moved in to the end
 
-so a copy that fails or is cut short leaves the volume empty, and one that is complete is never lost. The volume may be
-mounted in running containers meanwhile: its data directory stays the same one.
+so a copy that fails or is cut short leaves the volume empty, and one that is complete is never lost. That directory
+lies beside the volume's data, where no container sees it, or, where the volume is a mount of its own and rename does not
+reach it from there, within it. Running containers may have the volume meanwhile: its data directory stays the same one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
-import secrets
-import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from holdfast import faults, log
+from holdfast import faults
 from holdfast.errors import InvalidParameter, System
-from holdfast.kernel.path import fsync_fd, open_beneath, open_in_root, owned_fd, remove_tree, rename_noreplace, syncfs
-from holdfast.volumes.copier import apply_attributes, copy_tree, is_empty
-from holdfast.volumes.drivers.local import DATA, LocalDriver
+from holdfast.kernel.path import (
+    RENAME_EXCHANGE,
+    open_beneath,
+    open_in_root,
+    owned_fd,
+    remove_tree,
+    rename_noreplace,
+    renameat2,
+)
+from holdfast.volumes.copier import apply_attributes, copy_tree
+from holdfast.volumes.drivers.local import DATA
+from holdfast.volumes.layers import DIRECTORY, close, open_merged
 from holdfast.volumes.mounts import MountPoint
 
-logger = log.get(__name__)
+FILLING = ".fill-"
+MOVING = ".move-"
+_SUBPATH = "trusted.holdfast.subpath"
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILLING = ".fill-"
-_MOVING = ".move-"
+Settled = Literal["nothing", "discarded", "finished"]
 
 
-def open_source(rootfs: Path, point: MountPoint) -> int | None:
-    """Open the directory that the image has at a mount point, symlinks resolved inside the image; None if it has none.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A directory of an image as its layers make it, topmost first.
 
-    Raises InvalidParameter if an anonymous volume would hide a file, as Docker refuses that.
+    `layers` are the directories of those layers, `names` lead from their tops to it, `fds` are open on it. A layer
+    that is the container's own is among `fds` only: it may be gone when the copy is checked against its source.
+    """
+
+    layers: tuple[str, ...]
+    names: tuple[str, ...]
+    fds: tuple[int, ...]
+
+
+@contextlib.contextmanager
+def image_directory(rootfs: Path, layers: Sequence[Path], point: MountPoint) -> Iterator[Source | None]:
+    """Open the directory that a container's root has at a mount point, for the length of the block; None if none.
+
+    `rootfs` is where the root is mounted: symlinks are resolved there and do not leave it. `layers` are what it is
+    mounted from, topmost first, the first one the container's own; without them it is a directory as it stands. Raises
+    InvalidParameter if an anonymous volume would hide a file, as Docker refuses that; System.
+    """
+    try:
+        names = _resolve(rootfs, point.destination)
+        opened = [] if names is None else open_merged(layers or [rootfs], names)
+    except NotADirectoryError:
+        if point.anonymous:
+            raise InvalidParameter(f"cannot mount volume over existing file, file exists {point.destination}") from None
+        names, opened = None, []
+    except OSError as error:
+        raise System(f"failed to populate volume: {point.destination}: {error.strerror}") from error
+    try:
+        if names is None or not opened:
+            yield None
+        else:
+            own = os.fspath(layers[0]) if layers else ""
+            yield Source(tuple(path for path, _ in opened if path != own), names, tuple(fd for _, fd in opened))
+    finally:
+        close(fd for _, fd in opened)
+
+
+def fill(source: Sequence[int], stage: int, target: int, identity: str, subpath: str = "") -> None:
+    """Copy the directory that the descriptors `source` make into the empty directory fd `target`.
+
+    `stage` is the directory fd where the copy is made, on the file system of `target`. Raises OSError; nothing is left
+    behind then.
+    """
+    filling, moving = FILLING + identity, MOVING + identity
+    os.mkdir(filling, 0o700, dir_fd=stage)
+    try:
+        with owned_fd(os.open(filling, DIRECTORY, dir_fd=stage)) as copy:
+            faults.point("fill-copying")
+            copy_tree(source, copy)
+            if subpath:
+                with contextlib.suppress(OSError):
+                    os.setxattr(copy, _SUBPATH, json.dumps(subpath).encode())
+            faults.point("fill-copied")
+            os.rename(filling, moving, src_dir_fd=stage, dst_dir_fd=stage)
+            faults.point("fill-moving")
+            _move_in(copy, target)
+        faults.point("fill-moved")
+        os.rmdir(moving, dir_fd=stage)
+    except BaseException:
+        for leftover in (filling, moving):
+            with contextlib.suppress(FileNotFoundError):
+                remove_tree(stage, leftover)
+        raise
+
+
+def settle(stage: int, target: int, identity: str) -> Settled:
+    """Settle what a dead engine left of the copy `identity`: incomplete, it goes; complete, it is moved in.
+
+    Raises OSError.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        remove_tree(stage, FILLING + identity)
+        return "discarded"
+    moving = MOVING + identity
+    try:
+        copy = os.open(moving, DIRECTORY, dir_fd=stage)
+    except FileNotFoundError:
+        return "nothing"
+    with owned_fd(copy):
+        _move_in(copy, target)
+    os.rmdir(moving, dir_fd=stage)
+    return "finished"
+
+
+def settle_unknown(volume: int) -> None:
+    """Settle every copy beside the data of the volume at fd `volume` of which no intent tells. Raises OSError."""
+    for name in os.listdir(volume):
+        if name.startswith(FILLING):
+            remove_tree(volume, name)
+        elif name.startswith(MOVING):
+            with owned_fd(os.open(name, DIRECTORY, dir_fd=volume)) as copy:
+                try:
+                    subpath = str(json.loads(os.getxattr(copy, _SUBPATH)))
+                except OSError:
+                    subpath = "."
+            with (
+                owned_fd(os.open(DATA, DIRECTORY, dir_fd=volume)) as data,
+                owned_fd(open_beneath(data, subpath, DIRECTORY)) as target,
+            ):
+                settle(volume, target, name.removeprefix(MOVING))
+
+
+def replace(source: Sequence[int], stage: int, target: int, identity: str, names: frozenset[str]) -> None:
+    """Copy `source` again and put the entries `names` of it into `target`, each in one step; the others stay.
+
+    What was there under these names is removed. Raises OSError.
+    """
+    filling = FILLING + identity
+    os.mkdir(filling, 0o700, dir_fd=stage)
+    try:
+        with owned_fd(os.open(filling, DIRECTORY, dir_fd=stage)) as copy:
+            copy_tree(source, copy)
+            status = os.fstat(copy)
+            for name in names & set(os.listdir(copy)):
+                try:
+                    renameat2(copy, name, target, name, RENAME_EXCHANGE)
+                except FileNotFoundError:
+                    rename_noreplace(copy, name, target, name)
+            apply_attributes(copy, target, status, times=False)
+    finally:
+        remove_tree(stage, filling)
+
+
+def _resolve(rootfs: Path, destination: str) -> tuple[str, ...] | None:
+    """Give the names that lead to a directory inside a mounted root, symlinks resolved; None if it is not there.
+
+    Raises OSError, NotADirectoryError for a file.
     """
     with owned_fd(os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
         try:
-            return open_in_root(root, point.destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except NotADirectoryError:
-            if point.anonymous:
-                raise InvalidParameter(
-                    f"cannot mount volume over existing file, file exists {point.destination}"
-                ) from None
-            return None
+            found = open_in_root(root, destination, os.O_PATH | os.O_DIRECTORY)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ELOOP):
                 return None
-            raise System(f"failed to populate volume: {point.destination}: {error.strerror}") from error
-
-
-def fill(source: int, data_path: Path, subpath: str, name: str) -> None:
-    """Copy directory fd `source` into the volume whose data is at `data_path`, or into `subpath` of it, if empty.
-
-    The caller holds the volume's lock. Raises InvalidParameter if the subpath escapes, System if the copy fails; the
-    volume is empty then. A subpath that is missing or a file is left alone.
-    """
-    try:
-        with owned_fd(os.open(data_path, _DIRECTORY)) as data:
-            target = _open_target(data, data_path, subpath)
-            if target is None:
-                return
-            with owned_fd(target):
-                if is_empty(target):
-                    with owned_fd(os.open(data_path.parent, _DIRECTORY)) as volume:
-                        _fill_empty(source, volume, target, subpath)
-    except OSError as error:
-        raise System(f"failed to populate volume: {name}: {error.strerror or error}") from error
-
-
-def recover(driver: LocalDriver) -> None:
-    """Settle what a dead engine left of its copies: incomplete ones go, complete ones are moved in."""
-    for name in os.listdir(driver.volumes_root):
-        try:
-            with owned_fd(os.open(driver.volumes_root / name, _DIRECTORY)) as volume:
-                for entry in os.listdir(volume):
-                    if entry.startswith(_FILLING):
-                        logger.info("removing incomplete copy from an image", extra={"volume": name})
-                        remove_tree(volume, entry)
-                    elif entry.startswith(_MOVING):
-                        logger.info("finishing copy from an image", extra={"volume": name})
-                        _finish(volume, entry)
-        except OSError as error:
-            logger.warning("cannot settle a volume", extra={"volume": name, "error": error})
-
-
-def _open_target(data: int, data_path: Path, subpath: str) -> int | None:
-    if not subpath:
-        return os.dup(data)
-    try:
-        target = open_beneath(data, subpath, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in (errno.EXDEV, errno.ELOOP):
-            raise InvalidParameter(
-                "failed to populate volume: path concatenation escapes the base directory, "
-                f"base: {data_path}, subpath: {subpath}"
-            ) from error
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENXIO):
-            return None
-        raise
-    if stat.S_ISDIR(os.fstat(target).st_mode):
-        return target
-    os.close(target)
-    return None
-
-
-def _fill_empty(source: int, volume: int, target: int, subpath: str) -> None:
-    identity = secrets.token_hex(8)
-    filling, moving = _FILLING + identity, _MOVING + identity
-    os.mkdir(filling, 0o700, dir_fd=volume)
-    try:
-        with owned_fd(os.open(filling, _DIRECTORY, dir_fd=volume)) as copy:
-            faults.point("fill-copying")
-            copied = copy_tree(source, copy)
-            if subpath:
-                os.setxattr(copy, "trusted.holdfast.subpath", json.dumps(subpath).encode())
-            if copied.entries:
-                syncfs(copy)
-            faults.point("fill-copied")
-            rename_noreplace(volume, filling, volume, moving)
-            fsync_fd(volume)
-            faults.point("fill-moving")
-            _move_in(copy, target)
-    except BaseException:
-        for leftover in (filling, moving):
-            try:
-                remove_tree(volume, leftover)
-            except FileNotFoundError:
-                continue
-        raise
-    os.rmdir(moving, dir_fd=volume)
+            raise
+        with owned_fd(found):
+            top, path = (os.readlink(f"/proc/self/fd/{fd}") for fd in (root, found))
+    assert path == top or path.startswith(top + "/"), "openat2 stays in the root"
+    return tuple(filter(None, path[len(top) :].split("/")))
 
 
 def _move_in(copy: int, target: int) -> None:
     """Move every entry of a complete copy into the target, then give the target the copy's attributes.
 
-    A name that somebody made in the target meanwhile is theirs; ours is dropped.
+    A name that somebody made in the target meanwhile is theirs; ours is dropped. The target keeps the times that the
+    moves give it, as with Docker, unless there was nothing to move. Raises OSError; nothing is moved then.
     """
     status = os.fstat(copy)
     moved: list[str] = []
     try:
         for name in os.listdir(copy):
             try:
-                rename_noreplace(copy, name, target, name)
+                _rename(copy, name, target)
                 moved.append(name)
             except FileExistsError:
                 remove_tree(copy, name)
             faults.point("fill-moved-one")
-        apply_attributes(copy, target, status)
+        apply_attributes(copy, target, status, times=not moved)
     except OSError:
         for name in moved:
-            rename_noreplace(target, name, copy, name)
+            _rename(target, name, copy)
         raise
-    fsync_fd(target)
-    fsync_fd(copy)
 
 
-def _finish(volume: int, moving: str) -> None:
-    with (
-        owned_fd(os.open(moving, _DIRECTORY, dir_fd=volume)) as copy,
-        owned_fd(os.open(DATA, _DIRECTORY, dir_fd=volume)) as data,
-    ):
+def _rename(source: int, name: str, target: int) -> None:
+    """Move one entry; where the file system cannot refuse to replace (NFS), look first."""
+    try:
+        rename_noreplace(source, name, target, name)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
         try:
-            subpath = str(json.loads(os.getxattr(copy, "trusted.holdfast.subpath")))
-        except OSError:
-            subpath = ""
-        target = open_beneath(data, subpath, _DIRECTORY) if subpath else os.dup(data)
-        with owned_fd(target):
-            _move_in(copy, target)
-    os.rmdir(moving, dir_fd=volume)
+            os.stat(name, dir_fd=target, follow_symlinks=False)
+        except FileNotFoundError:
+            os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
+        else:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None

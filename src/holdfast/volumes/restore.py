@@ -18,11 +18,13 @@ The catalogue is flushed before a change is acknowledged, the directories soon a
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 
 from holdfast import log
 from holdfast.errors import EngineError
+from holdfast.kernel.path import owned_fd
 from holdfast.store.volumes import VolumeRecord, VolumeTable
 from holdfast.volumes import copyup
 from holdfast.volumes.catalogue import Catalogue
@@ -38,7 +40,6 @@ DEFAULT_POOL = "default"
 def reconcile(catalogue: Catalogue, table: VolumeTable, local: LocalDriver) -> None:
     """Settle every row of the table above. One broken volume is logged and never stops the others."""
     local.recover()
-    copyup.recover(local)
     removed = {record.id: record for record in table.removed()}
     unsettled = {record.id for record in table.unsettled()}
     trash = local.in_trash()
@@ -89,6 +90,14 @@ def _adopt(catalogue: Catalogue, on_disk: Mapping[str, VolumeRecord | None], loc
             )
     if adopted:
         catalogue.add(adopted)
+    for record in adopted:
+        _attempt(functools.partial(_settle_copies, local), record)
+
+
+def _settle_copies(local: LocalDriver, record: VolumeRecord) -> None:
+    """Settle copies from images beside an adopted volume's data: no intent tells of them (see `volumes/fills`)."""
+    with owned_fd(local.open_volume(record)) as volume:
+        copyup.settle_unknown(volume)
 
 
 def _attempt(work: Callable[[VolumeRecord], None], record: VolumeRecord) -> None:

@@ -7,8 +7,6 @@ taken away by its driver first and recorded as removed after; `restore` settles 
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -16,16 +14,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from holdfast import faults, log
-from holdfast.errors import Conflict, EngineError, InvalidParameter, NotFound, System
+from holdfast.errors import Conflict, EngineError, NotFound
 from holdfast.events import EventBus
-from holdfast.kernel.path import open_beneath
+from holdfast.kernel.path import is_mount_point
 from holdfast.locks import NamedLocks
 from holdfast.store import Store
 from holdfast.store.volumes import VolumeRecord, VolumeRef
-from holdfast.volumes import copyup
+from holdfast.volumes import copyup, subpath
 from holdfast.volumes.catalogue import Catalogue
 from holdfast.volumes.drivers.base import VolumeDriver
 from holdfast.volumes.drivers.local import LocalDriver
+from holdfast.volumes.fills import Fills
 from holdfast.volumes.filters import VolumeFilters, parse_list_filters, parse_prune_filters
 from holdfast.volumes.keeper import Keeper
 from holdfast.volumes.model import ANONYMOUS_LABEL, Pruned, TrashPolicy, Usage, Volume, new_id
@@ -58,6 +57,7 @@ class Volumes:
         self._catalogue = Catalogue(self._table)
         self._policy = policy or TrashPolicy()
         self._keeper = Keeper(self._table, local, self._policy)
+        self._fills = Fills(store.intents, local.sync)
         self._pruning = threading.Lock()
         self.trash = Trash(self._table, self._catalogue, self._keeper, local, self._locks, events, self._driver)
 
@@ -89,7 +89,9 @@ class Volumes:
 
     def get(self, name: str) -> Volume:
         """Give the volume of exactly this name. Raises NotFound."""
-        return self._show(self._find(name))
+        volume = self._show(self._find(name))
+        wrong = self._fills.status(volume.record)
+        return replace(volume, status={**(volume.status or {}), **wrong}) if wrong else volume
 
     def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[Volume]:
         """Give the volumes that pass Docker's filters, by name. Raises InvalidParameter for a bad filter."""
@@ -220,26 +222,29 @@ class Volumes:
                     self._remove_with(container_id, record, keep=keep)
         self._catalogue.release([container_id])
 
-    def fill(self, point: MountPoint, rootfs: Path) -> None:
+    def fill(self, point: MountPoint, rootfs: Path, layers: Sequence[Path] = ()) -> None:
         """Copy what the image has at the mount point's destination into its volume, if the volume is empty.
 
-        `rootfs` is the container's mounted root. Interrupted or failed, it leaves the volume empty. Raises
-        InvalidParameter, System in Docker's words. Source: Docker's guide "Volumes", populate a volume.
+        `rootfs` is the container's mounted root and `layers` what it is mounted from, see `copyup.image_directory`.
+        Interrupted or failed, it leaves the volume empty. Raises InvalidParameter, NotFound for a missing subpath,
+        System in Docker's words. Source: Docker's guide "Volumes", populate a volume.
         """
         if point.type != "volume" or not point.copy_data:
             return
-        source = copyup.open_source(rootfs, point)
-        if source is None:
-            return
         mount_id = new_id()
-        with contextlib.ExitStack() as stack:
-            stack.callback(os.close, source)
+        with copyup.image_directory(rootfs, layers, point) as source, contextlib.ExitStack() as stack:
+            if source is None:
+                return
             stack.enter_context(self._locks.hold(point.name))
             record = self._find(point.name)
             driver = self._driver(record.driver)
-            path = driver.mount(record, mount_id)
+            try:
+                path = driver.mount(record, mount_id)
+            except EngineError as error:
+                raise error.within("failed to populate volume") from error
             stack.callback(driver.unmount, record, mount_id)
-            copyup.fill(source, path, point.subpath, record.name)
+            self._fills.before_use(record, path)
+            self._fills.fill(record, path, point.subpath, source, can_stage=_can_stage(driver, path))
 
     def mount(self, container_id: str, point: MountPoint) -> int:
         """Make a volume's data reachable for a container that starts and give an fd (O_PATH) on it, subpath applied.
@@ -252,7 +257,9 @@ class Volumes:
             driver = self._driver(record.driver)
             path = driver.mount(record, point.mount_id or container_id)
             try:
-                fd = _open_data(path, point.subpath)
+                self._fills.before_use(record, path)
+                fd = subpath.open_data(path, point.subpath, subpath.of_options(record.options))
+                self._fills.note_use(record)
             except BaseException:
                 driver.unmount(record, point.mount_id or container_id)
                 raise
@@ -299,11 +306,13 @@ class Volumes:
             if container_id not in containers:
                 logger.info("releasing volumes of a container that never was", extra={"ref": container_id})
                 self.release(container_id, remove_anonymous=True, auto_remove=True)
+        self._fills.recover(self._local_data, {record.id for record in self._table.removed()})
         self._keeper.settle(self._table.unsettled())
         self._keeper.look_at_trash()
 
     def close(self) -> None:
         """Finish the background work that protects data, leave the rest to the next start."""
+        self._fills.close()
         self._keeper.close()
 
     # --- inside ---------------------------------------------------------------------------------------------------
@@ -435,6 +444,13 @@ class Volumes:
         status = {"ProtectedBy": record.protected_by} if record.protected_by else None
         return Volume(record, driver.mountpoint(record), driver.capabilities.scope, status)
 
+    def _local_data(self, volume_id: str) -> tuple[VolumeRecord, Path] | None:
+        """Give a volume of the local driver and the path of its data."""
+        for record in self._catalogue.all():
+            if record.id == volume_id and record.driver == DEFAULT_DRIVER:
+                return record, Path(self._local.mountpoint(record))
+        return None
+
     def _passes(self, record: VolumeRecord, filters: VolumeFilters) -> bool:
         return filters.match(record, referenced=self._catalogue.is_referenced(record))
 
@@ -444,21 +460,6 @@ def _asked_driver(point: MountPoint) -> str:
     return "" if point.driver == DEFAULT_DRIVER else point.driver
 
 
-def _open_data(path: Path, subpath: str) -> int:
-    """Open a volume's data, or what lies at `subpath` in it, without ever leaving it."""
-    root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if not subpath:
-        return root
-    try:
-        return open_beneath(root, subpath, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        where = path / subpath
-        raise NotFound(f"cannot access path {where}: lstat {where}: no such file or directory") from error
-    except OSError as error:
-        if error.errno in (errno.EXDEV, errno.ELOOP):
-            raise InvalidParameter(
-                f"path concatenation escapes the base directory, base: {path}, subpath: {subpath}"
-            ) from error
-        raise System(f"cannot access path {path / subpath}: {error.strerror}") from error
-    finally:
-        os.close(root)
+def _can_stage(driver: VolumeDriver, data: Path) -> bool:
+    """Tell whether a directory beside the data is the volume's own and on the file system of the data."""
+    return driver.name == DEFAULT_DRIVER and not is_mount_point(data)
