@@ -7,14 +7,15 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from holdfast.config import Config
 from holdfast.events import EventBus
 from holdfast.kernel.namespaces import in_network_namespace, pin_network_namespace
-from holdfast.network import Network, rtnetlink
-from holdfast.network.rtnetlink import RouteSocket
+from holdfast.network import Network
+from holdfast.network.bridge import Bridge
+from holdfast.network.links import rtnetlink
 from holdfast.store import Store
 
 UPLINK = IPv4Network("192.0.2.0/24")
@@ -51,30 +52,21 @@ class Machine:
         self.store.close()
 
     def _connect_outside(self) -> None:
-        with open(self.outside, "rb") as namespace, RouteSocket() as kernel:
-            kernel.ask(
-                rtnetlink.create_veth(
-                    "up0", mtu=1450, peer_name="eth0", peer_mac_address="02:00:00:00:00:01",
-                    peer_namespace_fd=namespace.fileno(),
-                )
-            )
-            card = kernel.link("up0")
-            loopback = kernel.link("lo")
-            assert card is not None
-            assert loopback is not None
-            kernel.ask(rtnetlink.set_up(loopback.index), rtnetlink.set_up(card.index),
-                       rtnetlink.add_address(card.index, IPv4Address(HOST), UPLINK))
+        with open(self.outside, "rb") as namespace, rtnetlink("connect a world outside") as kernel:
+            peer = {"ifname": "eth0", "net_ns_fd": namespace.fileno(), "address": "02:00:00:00:00:01", "mtu": 1450}
+            kernel.link("add", ifname="up0", kind="veth", mtu=1450, peer=peer)
+            kernel.link("set", ifname="lo", state="up")
+            in_network_namespace(self.outside, lambda: _configure("eth0", OUTSIDE, HOST))
+        _configure("up0", HOST, OUTSIDE)
 
-            def configure() -> None:
-                with RouteSocket() as there:
-                    peer = there.link("eth0")
-                    assert peer is not None
-                    there.ask(rtnetlink.set_up(peer.index),
-                              rtnetlink.add_address(peer.index, IPv4Address(OUTSIDE), UPLINK),
-                              rtnetlink.add_default_route(peer.index, IPv4Address(HOST)))
 
-            in_network_namespace(self.outside, configure)
-            kernel.ask(rtnetlink.add_default_route(card.index, IPv4Address(OUTSIDE)))
+def _configure(card: str, address: str, gateway: str) -> None:
+    """Set up a card of this thread's network namespace."""
+    index = socket.if_nametoindex(card)
+    with rtnetlink(f"configure {card}") as kernel:
+        kernel.link("set", index=index, state="up")
+        kernel.addr("add", index=index, address=address, prefixlen=UPLINK.prefixlen)
+        kernel.route("add", gateway=gateway, oif=index)
 
 
 @contextlib.contextmanager
@@ -136,6 +128,15 @@ def refuses(namespace: Path | None, address: str, port: int) -> bool:
 
 def bridge_ports(bridge: str = "holdfast0") -> list[str]:
     """Give the names of the cards in the bridge."""
-    with RouteSocket() as kernel:
-        owner = kernel.link(bridge)
-        return [link.name for link in kernel.links() if owner and link.master == owner.index]
+    return Bridge(bridge).ports()
+
+
+def card_names() -> set[str]:
+    """Give the names of all cards of this thread's network namespace."""
+    return {name for _, name in socket.if_nameindex()}
+
+
+def delete_card(name: str) -> None:
+    """Remove a card, as another program would."""
+    with rtnetlink(f"delete {name}") as kernel:
+        kernel.link("del", ifname=name)

@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
+import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from holdfast import log
 from holdfast.kernel.namespaces import in_network_namespace
-from holdfast.network import rtnetlink
 from holdfast.network.addresses import gateway_of, mac_of
-from holdfast.network.rtnetlink import RouteSocket
+from holdfast.network.links import addresses, consistent, index_of, routes, rtnetlink
+
+if TYPE_CHECKING:
+    from pyroute2.iproute.linux import IPRoute
 
 logger = log.get(__name__)
 
 CONTAINER_DEVICE: Final = "eth0"
 DEFAULT_MTU: Final = 1500
+_ADDR_GEN_MODE_NONE: Final = "1"
+"""IN6_ADDR_GEN_MODE_NONE of linux/if_link.h: a card gets no IPv6 address of its own."""
 _IPV4: Final = Path("/proc/sys/net/ipv4")
 _IPV6: Final = Path("/proc/sys/net/ipv6")
 
@@ -39,65 +43,57 @@ class Occupied:
 
 
 class Bridge:
-    """One bridge of the network namespace in which this object was made. Methods raise OSError."""
+    """One bridge of the engine's network namespace. Safe from any thread. Methods raise OSError."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._guard = threading.Lock()
-        self._opened: RouteSocket | None = None
         self._has_ipv6 = _IPV6.is_dir()
-
-    def close(self) -> None:
-        """Close the socket to the kernel; the bridge stays."""
-        with self._guard:
-            if self._opened is not None:
-                self._opened.close()
-                self._opened = None
 
     def index(self) -> int:
         """Give the bridge's index, 0 if it is not there."""
-        link = self._socket().link(self.name)
-        return link.index if link else 0
+        return index_of(self.name)
 
     def subnet(self) -> IPv4Network | None:
         """Give the subnet of the address that the bridge has, or None."""
         index = self.index()
         if index:
-            for address in self._socket().addresses():
-                if address.index == index and address.address == gateway_of(address.network):
-                    return address.network
+            with rtnetlink("list addresses") as kernel:
+                for address in addresses(kernel):
+                    if address.index == index and address.address == gateway_of(address.network):
+                        return address.network
         return None
 
     def occupied(self) -> Occupied:
         """Give the networks that other cards and routes of this host use, and how large its packets are."""
-        kernel = self._socket()
         own = self.index()
-        routes = [route for route in kernel.routes() if not own or route.index != own]
-        networks = [route.destination for route in routes]
-        networks += [address.network for address in kernel.addresses() if address.index != own]
-        uplinks = {route.index for route in routes if route.destination.prefixlen == 0}
-        mtus = [link.mtu for link in kernel.links() if link.index in uplinks and link.mtu]
-        return Occupied(tuple(networks), min([DEFAULT_MTU, *mtus]))
+        with rtnetlink("list routes") as kernel:
+            others = [route for route in routes(kernel) if not own or route.index != own]
+            networks = [route.destination for route in others]
+            networks += [address.network for address in addresses(kernel) if address.index != own]
+            uplinks = {route.index for route in others if route.destination.prefixlen == 0 and route.index}
+            mtus = [link.get("mtu") for index in uplinks for link in kernel.link("get", index=index)]
+        return Occupied(tuple(networks), min([DEFAULT_MTU, *filter(None, mtus)]))
 
     def host_addresses(self) -> set[IPv4Address]:
         """Give the IPv4 addresses of this host."""
-        return {address.address for address in self._socket().addresses()}
+        with rtnetlink("list addresses") as kernel:
+            return {address.address for address in addresses(kernel)}
 
     def ensure(self, subnet: IPv4Network, mtu: int) -> int:
-        """Make the bridge unless it is there, with its address, ready to forward; give its index."""
-        kernel = self._socket()
+        """Make the bridge unless it is there, with its address, ready to forward; give its index.
+
+        Its hardware address is fixed, else it would change with every card that joins or leaves.
+        """
         gateway = gateway_of(subnet)
-        link = kernel.link(self.name)
-        if link is None:
-            kernel.ask(rtnetlink.create_bridge(self.name, mac_of(gateway), mtu))
-            link = kernel.link(self.name)
-            if link is None:
-                raise OSError(errno.ENODEV, "the new bridge is gone", self.name)
-            logger.info("bridge created", extra={"bridge": self.name, "subnet": str(subnet)})
-        if not link.up:
-            kernel.ask(rtnetlink.set_up(link.index))
+        with rtnetlink(f"create bridge {self.name}") as kernel:
+            if not self.index():
+                kernel.link("add", ifname=self.name, kind="bridge", mtu=mtu, address=mac_of(gateway))
+                logger.info("bridge created", extra={"bridge": self.name, "subnet": str(subnet)})
+            index = self.index()
+            kernel.link("set", index=index, state="up")
         try:
-            kernel.ask(rtnetlink.add_address(link.index, gateway, subnet))
+            with rtnetlink(f"add address {gateway}") as kernel:
+                _add_address(kernel, index, gateway, subnet)
         except OSError as error:
             if error.errno != errno.EEXIST:
                 raise
@@ -108,7 +104,7 @@ class Bridge:
                 "this host now forwards IPv4 packets, which containers need to reach anything; it stays so",
                 extra={"sysctl": "net.ipv4.ip_forward=1"},
             )
-        return link.index
+        return index
 
     def attach(
         self, device: str, namespace: Path, address: IPv4Address, mac_address: str, subnet: IPv4Network, *,
@@ -116,19 +112,20 @@ class Bridge:
     ) -> None:
         """Join a network namespace to the bridge: a pair of cards, the inner one with an address and a default route.
 
-        On failure the pair is removed again.
+        The outer card may be up before it is told to do without an IPv6 address: it has no carrier, and so gets none,
+        until the inner one is up. The inner one cannot be up from the start: the kernel would open it before it knows
+        its partner. On failure the pair is removed again.
         """
-        kernel = self._socket()
         fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            create = rtnetlink.create_veth(
-                device, mtu=mtu, peer_name=CONTAINER_DEVICE, peer_mac_address=mac_address, peer_namespace_fd=fd
-            )
-            silence = [rtnetlink.set_no_link_local(device)] if self._has_ipv6 else []
             try:
-                kernel.ask(create, *silence, rtnetlink.set_master(device, index))
-                if hairpin:
-                    self.set_hairpin(device)
+                with rtnetlink(f"join {device} to the bridge") as kernel:
+                    peer = {"ifname": CONTAINER_DEVICE, "net_ns_fd": fd, "address": mac_address, "mtu": mtu}
+                    kernel.link("add", ifname=device, kind="veth", mtu=mtu, peer=peer, master=index, state="up")
+                    if self._has_ipv6:
+                        _set(_IPV6 / "conf" / device / "addr_gen_mode", _ADDR_GEN_MODE_NONE)
+                    if hairpin:
+                        kernel.brport("set", index=index_of(device), mode=1)
                 in_network_namespace(fd, lambda: _configure(address, subnet))
             except OSError:
                 self.detach(device)
@@ -138,16 +135,14 @@ class Bridge:
 
     def set_hairpin(self, device: str) -> None:
         """Let a container reach itself by a port that it published; needed where bridged packets are filtered."""
-        kernel = self._socket()
-        link = kernel.link(device)
-        if link is None:
-            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), device)
-        kernel.ask(rtnetlink.set_hairpin(link.index))
+        with rtnetlink(f"set {device} hairpin") as kernel:
+            kernel.brport("set", index=socket.if_nametoindex(device), mode=1)
 
     def rejoin(self, device: str, index: int) -> bool:
         """Put a pair that exists into the bridge again; False if it does not exist."""
         try:
-            self._socket().ask(rtnetlink.set_master(device, index))
+            with rtnetlink(f"put {device} into the bridge") as kernel:
+                kernel.link("set", ifname=device, master=index, state="up")
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return False
@@ -157,12 +152,17 @@ class Bridge:
     def ports(self) -> list[str]:
         """Give the names of the cards in the bridge."""
         index = self.index()
-        return [link.name for link in self._socket().links() if index and link.master == index]
+        if not index:
+            return []
+        with rtnetlink("list links") as kernel:
+            links = consistent(lambda: kernel.link("dump"))
+        return [str(link.get("ifname")) for link in links if link.get("master") == index]
 
     def detach(self, device: str) -> None:
         """Remove a pair; one that is gone, as with its namespace, is no error. Takes some 20 ms."""
         try:
-            self._socket().ask(rtnetlink.delete_link(device))
+            with rtnetlink(f"delete {device}") as kernel:
+                kernel.link("del", ifname=device)
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise
@@ -172,12 +172,6 @@ class Bridge:
         for device in self.ports():
             self.detach(device)
         self.detach(self.name)
-
-    def _socket(self) -> RouteSocket:
-        with self._guard:
-            if self._opened is None:
-                self._opened = RouteSocket()
-            return self._opened
 
 
 def prepare_namespace(namespace: Path) -> None:
@@ -189,15 +183,17 @@ def prepare_namespace(namespace: Path) -> None:
 
 def _configure(address: IPv4Address, subnet: IPv4Network) -> None:
     """Set up the inner card; runs inside the container's namespace."""
-    with RouteSocket() as kernel:
-        link = kernel.link(CONTAINER_DEVICE)
-        if link is None:
-            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), CONTAINER_DEVICE)
-        kernel.ask(
-            rtnetlink.set_up(link.index),
-            rtnetlink.add_address(link.index, address, subnet),
-            rtnetlink.add_default_route(link.index, gateway_of(subnet)),
-        )
+    index = socket.if_nametoindex(CONTAINER_DEVICE)
+    with rtnetlink(f"configure {CONTAINER_DEVICE}") as kernel:
+        kernel.link("set", index=index, state="up")
+        _add_address(kernel, index, address, subnet)
+        kernel.route("add", gateway=str(gateway_of(subnet)), oif=index, proto="boot")
+
+
+def _add_address(kernel: IPRoute, index: int, address: IPv4Address, subnet: IPv4Network) -> None:
+    """Give a card an address, and with it the route to its subnet."""
+    broadcast = str(subnet.broadcast_address)
+    kernel.addr("add", index=index, address=str(address), prefixlen=subnet.prefixlen, broadcast=broadcast)
 
 
 def _get(path: Path) -> str:

@@ -9,39 +9,17 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from collections.abc import Collection
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from holdfast.network.netlink import NETLINK_NETFILTER, NLA_F_NESTED, Message, NetlinkSocket, attribute, attributes
+from holdfast.network.links import as_os_error
 
-_SUBSYSTEM: Final = 1 << 8
-_CT_GET: Final = _SUBSYSTEM | 1
-_CT_DELETE: Final = _SUBSYSTEM | 2
-_FAMILY: Final = struct.pack("=BBH", socket.AF_INET, 0, 0)
+if TYPE_CHECKING:
+    from pyroute2.conntrack import Conntrack, ConntrackEntry
 
-_CTA_TUPLE_ORIG: Final = 1
-_CTA_TUPLE_REPLY: Final = 2
-_CTA_TUPLE_IP: Final = 1
-_CTA_TUPLE_PROTO: Final = 2
-_CTA_IP_V4_SRC: Final = 1
-_CTA_IP_V4_DST: Final = 2
-_CTA_PROTO_NUM: Final = 1
-_CTA_PROTO_DST_PORT: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One connection: where its packets are sent, and who answers, which differs where an address is translated."""
-
-    protocol: int
-    destination: IPv4Address
-    destination_port: int
-    answered_by: IPv4Address
-    original: bytes
-    """The tuple of the first direction as the kernel gave it, by which the entry is deleted."""
+_FEW: Final = 16
+"""Up to so many ports are asked for one by one; for more, all of UDP is read once."""
 
 
 def forget_udp(ports: Collection[int], own: Collection[IPv4Address], subnet: IPv4Network) -> int:
@@ -49,44 +27,34 @@ def forget_udp(ports: Collection[int], own: Collection[IPv4Address], subnet: IPv
 
     Entries that merely pass through this host stay. Raises OSError where the kernel does not show its connections.
     """
+    from pyroute2.conntrack import Conntrack, NFCTAttrTuple
+
+    # The kernel picks entries from Linux 5.8 on; before, pyroute2 does.
+    asked = list(ports) if len(ports) <= _FEW else [None]
+    filters = [NFCTAttrTuple(proto=socket.IPPROTO_UDP, dport=port) for port in asked]
     deleted = 0
-    # Most entries are about something else; a search for the port's attribute spares taking them apart.
-    needles = [attribute(_CTA_PROTO_DST_PORT, struct.pack("!H", port))[:6] for port in ports]
-    with NetlinkSocket(NETLINK_NETFILTER) as kernel:
-        for body in kernel.dump(Message("list connections", _CT_GET, 0, _FAMILY)):
-            if not any(needle in body for needle in needles):
-                continue
-            entry = parse_entry(body)
-            if entry is None or entry.protocol != socket.IPPROTO_UDP or entry.destination_port not in ports:
-                continue
-            if entry.answered_by in subnet or (entry.answered_by == entry.destination and entry.destination in own):
-                deleted += _delete(kernel, entry)
+    with as_os_error("forget connections"), Conntrack() as kernel:
+        for wanted in filters:
+            for entry in list(kernel.dump_entries(tuple_orig=wanted)):
+                if entry.tuple_orig.dport in ports and in_the_way(entry, own, subnet):
+                    deleted += _delete(kernel, entry)
     return deleted
 
 
-def parse_entry(body: bytes) -> Entry | None:
-    """Decode the body of a conntrack message of IPv4; None where a part is missing."""
-    found = attributes(body[len(_FAMILY) :])
-    try:
-        original, reply = attributes(found[_CTA_TUPLE_ORIG]), attributes(found[_CTA_TUPLE_REPLY])
-        protocol = attributes(original[_CTA_TUPLE_PROTO])
-        return Entry(
-            protocol=protocol[_CTA_PROTO_NUM][0],
-            destination=IPv4Address(attributes(original[_CTA_TUPLE_IP])[_CTA_IP_V4_DST]),
-            destination_port=struct.unpack("!H", protocol[_CTA_PROTO_DST_PORT])[0],
-            answered_by=IPv4Address(attributes(reply[_CTA_TUPLE_IP])[_CTA_IP_V4_SRC]),
-            original=found[_CTA_TUPLE_ORIG],
-        )
-    except KeyError:
-        return None
+def in_the_way(entry: ConntrackEntry, own: Collection[IPv4Address], subnet: IPv4Network) -> bool:
+    """Whether a connection is with one of our containers, or with this host itself and nobody else."""
+    destination = IPv4Address(entry.tuple_orig.daddr)
+    answered_by = IPv4Address(entry.tuple_reply.saddr)
+    return answered_by in subnet or (answered_by == destination and destination in own)
 
 
-def _delete(kernel: NetlinkSocket, entry: Entry) -> int:
-    body = _FAMILY + attribute(_CTA_TUPLE_ORIG | NLA_F_NESTED, entry.original)
+def _delete(kernel: Conntrack, entry: ConntrackEntry) -> int:
+    from pyroute2.netlink.exceptions import NetlinkError
+
     try:
-        kernel.ask(Message("delete a connection", _CT_DELETE, 0, body))
-    except OSError as error:
-        if error.errno == errno.ENOENT:
+        kernel.entry("del", tuple_orig=entry.tuple_orig)
+    except NetlinkError as error:
+        if error.code == errno.ENOENT:
             return 0
         raise
     return 1

@@ -15,7 +15,7 @@ from typing import Final
 from holdfast import faults, log
 from holdfast.config import Config
 from holdfast.errors import System
-from holdfast.network import conntrack, files
+from holdfast.network import conntrack, files, links
 from holdfast.network.addresses import choose_subnet, mac_of, parse_subnet
 from holdfast.network.bridge import DEFAULT_MTU, Bridge
 from holdfast.network.filters import Filters
@@ -76,6 +76,7 @@ class DefaultBridge:
 
     def warm_up(self) -> None:
         """Load libraries."""
+        links.warm_up()
         self._filters.warm_up()
 
     def close(self) -> None:
@@ -83,7 +84,6 @@ class DefaultBridge:
         self._filters.unwatch()
         self._reaper.finish()
         self._filters.close()
-        self._bridge.close()
 
     def remove(self) -> None:
         """Remove the bridge, all pairs in it and all rules. Raises System."""

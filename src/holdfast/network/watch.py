@@ -9,8 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from holdfast.network import netlink
-
+_NETLINK_NETFILTER: Final = 12
 _SOL_NETLINK: Final = 270
 _NETLINK_ADD_MEMBERSHIP: Final = 1
 _NFNLGRP_NFTABLES: Final = 7
@@ -34,7 +33,7 @@ class RulesetWatch:
         self._changed = changed
         self._settle_s = settle_s
         self._pause_s = pause_s
-        self._news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, netlink.NETLINK_NETFILTER)
+        self._news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         try:
             self._news.bind((0, 0))
             self._news.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NFNLGRP_NFTABLES)
@@ -87,6 +86,7 @@ class RulesetWatch:
 
 def concerns_tables(datagram: bytes) -> bool:
     """Whether a datagram of netlink messages tells of a table, chain or removed rule, rather than of elements."""
-    return any(
-        kind >> 8 == _SUBSYSTEM_NFTABLES and kind & 0xFF in _MESSAGES for kind, _, _, _ in netlink.split(datagram)
-    )
+    from pyroute2.netlink.marshal import Marshal
+
+    kinds = [message["header"]["type"] for message in Marshal().parse(datagram)]
+    return any(kind >> 8 == _SUBSYSTEM_NFTABLES and kind & 0xFF in _MESSAGES for kind in kinds)

@@ -10,9 +10,9 @@ from holdfast.errors import Conflict, NotFound
 from holdfast.events import Event
 from holdfast.kernel.namespaces import in_network_namespace
 from holdfast.kernel.nft import Nft
-from holdfast.network.rtnetlink import RouteSocket
+from holdfast.network.links import rtnetlink
 from tests.support.namespace import in_mount_and_network_namespace
-from tests.support.network import HOST, OUTSIDE, bridge_ports, call, machine, refuses, server
+from tests.support.network import HOST, OUTSIDE, bridge_ports, call, card_names, machine, refuses, server
 
 pytestmark = pytest.mark.kernel
 
@@ -61,10 +61,9 @@ def test_cards_are_as_large_as_the_uplinks_and_have_no_ipv6(tmp_path: Path) -> N
         host.network.connect("a" * 64, namespace)
 
         def look() -> tuple[int, str]:
-            with RouteSocket() as kernel:
-                card = kernel.link("eth0")
-                assert card is not None
-                return card.mtu, Path("/proc/thread-self/net/if_inet6").read_text()
+            with rtnetlink("look") as kernel:
+                (card,) = kernel.link("get", ifname="eth0")
+                return card.get("mtu"), Path("/proc/thread-self/net/if_inet6").read_text()
 
         mtu, ipv6 = in_network_namespace(namespace, look)
         assert mtu == 1450
@@ -89,8 +88,7 @@ def test_address_is_free_after_disconnect_and_the_card_goes(tmp_path: Path) -> N
             host.network.connect("c" * 64, namespace, address=endpoint.ip_address)
         host.network.disconnect("b" * 64)
         host.network.close()
-        with RouteSocket() as kernel:
-            assert {link.name for link in kernel.links()} == {"lo", "up0", "holdfast0"}
+        assert card_names() == {"lo", "up0", "holdfast0"}
         host.start()
 
 
@@ -124,8 +122,7 @@ def test_none_and_host_are_only_recorded(tmp_path: Path) -> None:
             ("network", "connect", "host"),
             ("network", "disconnect", "null"),
         ]
-        with RouteSocket() as kernel:
-            assert kernel.link("holdfast0") is None
+        assert "holdfast0" not in card_names()
 
 
 @in_mount_and_network_namespace

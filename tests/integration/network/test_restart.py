@@ -11,11 +11,10 @@ import pytest
 from holdfast.errors import System
 from holdfast.kernel.mountinfo import read_mountinfo
 from holdfast.kernel.nft import Nft, NftError
-from holdfast.network import PortRequest, rtnetlink
-from holdfast.network.rtnetlink import RouteSocket
+from holdfast.network import PortRequest
 from holdfast.process.run import run
 from tests.support.namespace import in_mount_and_network_namespace
-from tests.support.network import HOST, OUTSIDE, bridge_ports, call, machine, refuses, server
+from tests.support.network import HOST, OUTSIDE, bridge_ports, call, card_names, delete_card, machine, refuses, server
 
 pytestmark = pytest.mark.kernel
 
@@ -54,9 +53,7 @@ def test_restart_makes_again_what_is_missing(tmp_path: Path, harm: str) -> None:
             with Nft() as nft:
                 nft.run("flush ruleset")
         else:
-            with RouteSocket() as kernel:
-                device = host.store.networks.endpoints()[0].device
-                kernel.ask(rtnetlink.delete_link("holdfast0" if harm == "bridge" else device))
+            delete_card("holdfast0" if harm == "bridge" else host.store.networks.endpoints()[0].device)
         with server(live, 80):
             assert refuses(host.outside, HOST, 8080)
             host.start({"a" * 64: live})
@@ -67,8 +64,7 @@ def test_restart_makes_again_what_is_missing(tmp_path: Path, harm: str) -> None:
 def test_bridge_removed_under_a_running_engine_is_made_again(tmp_path: Path) -> None:
     with machine(tmp_path) as host:
         host.network.connect("a" * 64, host.network.make_namespace("a" * 64))
-        with RouteSocket() as kernel:
-            kernel.ask(rtnetlink.delete_link("holdfast0"))
+        delete_card("holdfast0")
         namespace = host.network.make_namespace("b" * 64)
         host.network.connect("b" * 64, namespace)
         with server(host.outside, 80):
@@ -135,8 +131,7 @@ def test_nothing_stays_after_remove_all(tmp_path: Path) -> None:
         for name in ("a" * 64, "b" * 64):
             host.network.connect(name, host.network.make_namespace(name), ports=[PortRequest(80)])
         host.network.remove_all()
-        with RouteSocket() as kernel:
-            assert {link.name for link in kernel.links()} == {"lo", "up0"}
+        assert card_names() == {"lo", "up0"}
         with pytest.raises(NftError):
             nft.run("list table inet holdfast")
         assert len(read_mountinfo()) == mounts

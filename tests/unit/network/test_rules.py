@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from ipaddress import IPv4Network
 
 from holdfast.network.forwarding import Chain, all_chains, chains_that_need_a_way, rule_handles
 from holdfast.network.model import PublishedPort
-from holdfast.network.netlink import HEADER
 from holdfast.network.rules import element_commands, table_commands
 from holdfast.network.watch import concerns_tables
 
@@ -87,7 +87,7 @@ table ip filter {
 
 def test_news_of_elements_do_not_matter() -> None:
     def message(kind: int) -> bytes:
-        return HEADER.pack(20, 10 << 8 | kind, 0, 1, 0) + bytes(4)
+        return struct.pack("=IHHII", 20, 10 << 8 | kind, 0, 1, 0) + bytes(4)
 
     assert not concerns_tables(message(12) + message(15))
     assert concerns_tables(message(12) + message(2))
