@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast import log
 from holdfast.api.request import ClientGone
 from holdfast.errors import InvalidParameter
-from holdfast.runtime.attach import PACKET_BYTES, STDERR, STDOUT, split_packet, stdin_packets
+from holdfast.runtime.attach import PACKET_BYTES, STDERR, STDOUT, hang_up, split_packet, stdin_packets
 
 if TYPE_CHECKING:
     from holdfast.api.hijack import HijackedStream
@@ -121,9 +121,14 @@ class Pump:
         stdout: bool,
         stderr: bool,
         detach_keys: bytes = b"",
-        close_stdin: bool = True,
+        stdin_once: bool,
     ) -> None:
-        """`connection` is conmon's socket, closed at the end. `close_stdin` passes the client's half-close on."""
+        """`connection` is conmon's socket, closed at the end; conmon ends the input of a `stdin_once` process then.
+
+        Docker's rule is followed: with `stdin_once` and without a terminal, the end of what a client with `stdin` has
+        to say is the end of the process's input; else it is the end of this stream alone. Source: moby,
+        container/stream/attach.go.
+        """
         self._loop = asyncio.get_running_loop()
         self._stream = stream
         self._connection = connection
@@ -131,7 +136,7 @@ class Pump:
         self._stdin = stdin
         self._wanted = {number for number, wish in ((STDOUT, stdout), (STDERR, stderr)) if wish}
         self._keys = KeyWatch(detach_keys if tty and stdin else b"")
-        self._close_stdin = close_stdin
+        self._ends_stdin = stdin_once and not tty
         self._backlog = Backlog(folder)
         self._more = asyncio.Event()
         self._ended = False
@@ -152,8 +157,14 @@ class Pump:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._pause()
-            self._connection.close()
+            self._leave()
             self._backlog.close()
+
+    def _leave(self) -> None:
+        if self._ends_stdin and not self._stdin and not self._ended:
+            _linger(self._connection)
+        else:
+            hang_up(self._connection)
 
     async def _until_done(self, tasks: list[asyncio.Task[bool]]) -> bool:
         waiting: set[asyncio.Future[bool] | asyncio.Future[None]] = {*tasks, self._stream.disconnected}
@@ -236,7 +247,7 @@ class Pump:
     # --- input ------------------------------------------------------------------------------------------------------
 
     async def _take_input(self) -> bool:
-        """Pass on what the client types; False once it has typed the detach keys."""
+        """Pass on what the client types; False if the stream ends with that: at the detach keys, or see __init__."""
         while True:
             data = await self._stream.read()
             if not data:
@@ -249,10 +260,29 @@ class Pump:
                 return True  # the process has ended or closed its side; its output may still come
             if detached:
                 return False
-        if self._close_stdin:
-            with contextlib.suppress(OSError):
-                self._connection.shutdown(socket.SHUT_WR)
+        if not self._ends_stdin:
+            return False
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
         return True
+
+
+_lingering: set[asyncio.Task[None]] = set()
+"""The loop itself keeps no task alive."""
+
+
+def _linger(connection: socket.socket) -> None:
+    """Keep an onlooker's socket until the process ends: to conmon, whoever leaves ends the input of `stdin_once`."""
+
+    async def drain() -> None:
+        loop = asyncio.get_running_loop()
+        with connection, contextlib.suppress(OSError):
+            while await loop.sock_recv(connection, PACKET_BYTES):
+                pass
+
+    task = asyncio.get_running_loop().create_task(drain())
+    _lingering.add(task)
+    task.add_done_callback(_lingering.discard)
 
 
 class KeyWatch:
@@ -314,6 +344,8 @@ class SocketPromise:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[socket.socket | None] = self._loop.create_future()
+        self.taken = False
+        """Whether somebody else closes the socket by now."""
 
     def give(self, connection: socket.socket | None) -> None:
         """Hand it over; from any thread, never blocks."""

@@ -65,6 +65,7 @@ async def container_attach(request: Request, engine: Engine) -> Response | None:
                 await _replay(stream, engine.containers.log_of(container), stdout=stdout, stderr=stderr, tty=config.tty)
             connection = await _first(promise.future, stream) if wants_stream else None
             if connection is not None:
+                promise.taken = True
                 pump = Pump(
                     stream,
                     connection,
@@ -74,7 +75,7 @@ async def container_attach(request: Request, engine: Engine) -> Response | None:
                     stdout=stdout,
                     stderr=stderr,
                     detach_keys=keys,
-                    close_stdin=config.stdin_once or config.tty,
+                    stdin_once=config.stdin_once,
                 )
                 await pump.run()
         except ClientGone:
@@ -92,10 +93,10 @@ def _close_late(promise: SocketPromise) -> None:
     future = promise.future
     if not future.done():
         future.cancel()
-    elif not future.cancelled():
+    elif not future.cancelled() and not promise.taken:
         connection = future.result()
         if connection is not None:
-            connection.close()  # harmless for one that the pump has closed
+            connection.close()
 
 
 async def _first(

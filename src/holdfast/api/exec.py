@@ -73,6 +73,7 @@ async def _pump(stream: HijackedStream, connection: socket.socket, found: Exec, 
         stdout=config.attach_stdout,
         stderr=config.attach_stderr,
         detach_keys=parse_detach_keys(config.detach_keys),
+        stdin_once=config.attach_stdin,
     )
     try:
         if await pump.run():

@@ -9,6 +9,7 @@ A client that does not read holds up the container, so whoever opens a socket he
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -64,3 +65,15 @@ def connect(bundle: Path) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def hang_up(connection: socket.socket) -> None:
+    """Close a non-blocking connection so that conmon still gets everything that was sent on it.
+
+    A unix socket that is closed with packets unread resets its peer, which then loses what it had yet to read, so no
+    more is let in and what is there is read away first. Source: Linux, net/unix/af_unix.c, unix_release_sock.
+    """
+    with connection, contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)
+        while connection.recv(PACKET_BYTES):
+            pass

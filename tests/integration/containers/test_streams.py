@@ -161,6 +161,61 @@ def test_a_terminal_and_its_detach_keys(engine: Engine, make: Any) -> None:
     assert (refused.status, refused.json()) == (400, {"message": 'invalid resize height "a": invalid syntax'})
 
 
+def test_a_terminal_takes_input_from_whoever_comes_after_a_detach_a_lost_client_and_an_end(
+    engine: Engine, make: Any
+) -> None:
+    key = make("sh", Tty=True, OpenStdin=True, StdinOnce=True, AttachStdin=True)
+    everything = f"/containers/{key}/attach?stream=1&stdin=1&stdout=1&stderr=1"
+    stream = Stream(engine, everything)
+    engine.call("POST", f"/containers/{key}/start")
+    stream.socket.sendall(b"echo first-$((1+1))\n")
+    stream.read_until(b"first-2")
+    stream.socket.sendall(b"echo typed-before-$((1+1)) >/typed\n\x10\x11")
+    stream.read_all()
+    stream = Stream(engine, everything)
+    stream.socket.sendall(b"cat /typed; echo second-$((1+1))\n")
+    assert b"typed-before-2" in stream.read_until(b"second-2")
+    stream.socket.close()
+    stream = Stream(engine, everything)
+    stream.socket.sendall(b"echo third-$((1+1))\n")
+    stream.read_until(b"third-2")
+    stream.socket.shutdown(socket.SHUT_WR)
+    stream.read_all()
+    stream = Stream(engine, everything)
+    stream.socket.sendall(b"exit 7\n")
+    stream.read_all()
+    wait_for(engine, key, "exited")
+    assert state_of(engine, key)["ExitCode"] == 7
+
+
+def test_input_without_stdin_once_outlives_its_clients(engine: Engine, make: Any) -> None:
+    key = make("cat", OpenStdin=True)
+    engine.call("POST", f"/containers/{key}/start")
+    for word in (b"one", b"two"):
+        stream = Stream(engine, f"/containers/{key}/attach?stream=1&stdin=1&stdout=1")
+        stream.socket.sendall(word + b"\n")
+        stream.read_until(word)
+        stream.socket.shutdown(socket.SHUT_WR)
+        stream.read_all()  # as Docker: the stream ends with the client's input
+    assert state_of(engine, key)["Running"]
+
+
+def test_only_a_client_with_input_ends_the_input_of_stdin_once(engine: Engine, make: Any) -> None:
+    key = make("sh", "-c", "cat; echo end", OpenStdin=True, StdinOnce=True, AttachStdin=True)
+    stream = Stream(engine, f"/containers/{key}/attach?stream=1&stdin=1&stdout=1")
+    engine.call("POST", f"/containers/{key}/start")
+    stream.socket.sendall(b"one\n")
+    stream.read_until(b"one\n")
+    onlooker = Stream(engine, f"/containers/{key}/attach?stream=1&stdout=1")
+    onlooker.socket.close()
+    time.sleep(0.3)
+    stream.socket.sendall(b"two\n")
+    stream.read_until(b"two\n")
+    stream.socket.close()
+    wait_for(engine, key, "exited")
+    assert state_of(engine, key)["ExitCode"] == 0
+
+
 def test_errors_of_attach_are_plain_text(engine: Engine) -> None:
     answer = engine.request("POST", "/containers/nope/attach?stream=1&stdout=1", headers=UPGRADE)
     assert (answer.status, answer.body) == (404, b"No such container: nope\r\n")
