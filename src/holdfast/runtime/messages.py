@@ -21,6 +21,12 @@ OTHER: Final = 128
 
 _RUNC_LINE: Final = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 _CRUN_PREFIX: Final = re.compile(r"^\d{4}-\d\d-\d\dT[^ ]+: ")
+_NOT_EXECUTABLE: Final = (
+    "open executable: operation not permitted", "open executable: permission denied",
+    "exists but it is not executable",
+)
+_NO_PROGRAM: Final = ("is not a regular file", "is a directory")
+"""crun's words for a program that is there and cannot be run, the older releases' first; runc says what Docker does."""
 _WRONG_TYPE: Final = (": Are you trying to mount a directory onto a file (or vice-versa)? "
                       "Check if the specified host path exists and is the expected type")
 _LOWERED: Final = {os.strerror(number): os.strerror(number).lower() for number in errno.errorcode}
@@ -63,9 +69,9 @@ def _explain(said: str, command: str) -> tuple[str, int]:
         if command.startswith("/"):
             return f'{start}exec: "{command}": stat {command}: no such file or directory', NOT_FOUND
         return f'{start}exec: "{command}": executable file not found in $PATH', NOT_FOUND
-    if "open executable: operation not permitted" in lower or (command.lower() in lower and "is a directory" in lower):
-        return f'{start}exec: "{command}": is a directory: permission denied', NOT_EXECUTABLE
-    if "open executable: permission denied" in lower:
+    if any(words in lower for words in _NOT_EXECUTABLE) or (
+        any(words in lower for words in _NO_PROGRAM) and any(command + quote in text for quote in '`"')
+    ):
         return f'{start}exec: "{command}": permission denied', NOT_EXECUTABLE
     for said_by_libc, said_by_go in _LOWERED.items():
         text = text.replace(said_by_libc, said_by_go)

@@ -41,7 +41,7 @@ def test_exit_code_and_output(box: Box) -> None:
     [
         ("nosuchcmd", 127, 'exec: "nosuchcmd": executable file not found in $PATH'),
         ("/no/such", 127, 'exec: "/no/such": stat /no/such: no such file or directory'),
-        ("/etc", 126, 'exec: "/etc": is a directory: permission denied'),
+        ("/etc", 126, 'exec: "/etc": permission denied'),
         ("/etc/plain", 126, 'exec: "/etc/plain": permission denied'),
     ],
 )
