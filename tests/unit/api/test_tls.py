@@ -38,7 +38,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     certificate, key = folder / "cert.pem", folder / "key.pem"
     argv = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     argv += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    argv += ["-addext", "keyUsage=critical,digitalSignature,keyCertSign"]  # basicConstraints is CA:TRUE by default
     subprocess.run([*argv, "-keyout", key, "-out", certificate], check=True, capture_output=True, timeout=30)
+    # As strict as Python is from 3.13 on.
+    argv = [openssl, "verify", "-x509_strict", "-CAfile", str(certificate), str(certificate)]
+    subprocess.run(argv, check=True, capture_output=True, timeout=30)
     return Files(str(certificate), str(certificate), str(key))
 
 

@@ -27,13 +27,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
     for name in ("ca", "other"):
         out = ("-keyout", f"{name}-key.pem", "-out", f"{name}.pem")
-        _openssl(folder, "req", "-x509", *new, *out, "-subj", f"/CN={name}")
+        _openssl(folder, "req", "-x509", *new, *out, "-subj", f"/CN={name}", "-addext", "keyUsage=critical,keyCertSign")
     _openssl(folder, "req", *new[:-2], "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=test")
-    (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1")
+    (folder / "extensions").write_text(
+        "subjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n"
+        "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+    )
     _openssl(
         folder, "x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial",
         "-out", "cert.pem", "-days", "2", "-extfile", "extensions",
     )  # fmt: skip
+    _openssl(folder, "verify", "-x509_strict", "-CAfile", "ca.pem", "cert.pem")  # as strict as Python from 3.13 on
     return folder
 
 
