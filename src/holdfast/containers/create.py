@@ -34,7 +34,7 @@ from holdfast.containers.rooms import Rooms
 from holdfast.containers.signals import parse_signal
 from holdfast.containers.spec import parse_security_options
 from holdfast.errors import InvalidParameter, NotFound
-from holdfast.kernel.path import make_dirs_beneath, owned_fd
+from holdfast.kernel.path import make_dirs_beneath, open_in_root, owned_fd
 from holdfast.runtime.spec import DEFAULT_SHM_BYTES, MASKED_PATHS, READONLY_PATHS
 from holdfast.volumes import mounts
 from holdfast.volumes.mounts import MountPoint
@@ -127,19 +127,21 @@ class Creator:
         points = [point for point in record.mounts if point.type == "volume" and point.copy_data]
         if not points:
             return
-        rooms = self._rooms
-        rootfs = rooms.rootfs.mount(record.id, record.layers)
-        layers = (rooms.rootfs.upper(record.id), *rooms.rootfs.lower_dirs(record.layers))
-        try:
-            if record.config.working_dir:
-                _make_working_dir(rootfs, record.config.working_dir)
+        rooms, working_dir = self._rooms, record.config.working_dir
+        if working_dir and working_dir != "/":
+            with rooms.rootfs.viewed(record.id, record.layers) as (rootfs, _):
+                missing = not _has_directory(rootfs, working_dir)
+            if missing:
+                try:
+                    _make_working_dir(rooms.rootfs.mount(record.id, record.layers), working_dir)
+                finally:
+                    rooms.rootfs.unmount(record.id)
+        with rooms.rootfs.viewed(record.id, record.layers) as (rootfs, layers):
             for point in points:
                 try:
                     rooms.volumes.fill(point, rootfs, layers)
                 except NotFound as error:
                     logger.info("volume not filled", extra={"volume": point.name, "why": error})
-        finally:
-            rooms.rootfs.unmount(record.id)
 
     def _inherited(self, spec: str) -> tuple[str, tuple[MountPoint, ...]]:
         """Look up an entry of `VolumesFrom`; a missing container is a bad parameter, as 404 would mean the image."""
@@ -169,6 +171,15 @@ def settle(host: HostConfig, *, cgroup_v2: bool) -> HostConfig:
         masked_paths=_paths(host.masked_paths, MASKED_PATHS, host),
         readonly_paths=_paths(host.readonly_paths, READONLY_PATHS, host),
     )
+
+
+def _has_directory(rootfs: Path, path: str) -> bool:
+    with owned_fd(os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+        try:
+            os.close(open_in_root(root, path, os.O_PATH | os.O_DIRECTORY))
+        except OSError:
+            return False
+    return True
 
 
 def _make_working_dir(rootfs: Path, path: str) -> None:

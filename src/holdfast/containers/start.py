@@ -87,7 +87,7 @@ class Starter:
     def _launch(self, container: Container) -> None:
         rooms, record = self._rooms, container.record
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as fds:
-            rootfs = rooms.rootfs.mount(record.id, record.layers)
+            rootfs = rooms.rootfs.mount(record.id, record.layers, volatile=record.host_config.auto_remove)
             undo.callback(rooms.rootfs.unmount, record.id)
             faults.point("container-root-mounted")
             mounted: list[MountPoint] = []

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -73,26 +73,55 @@ class RootFs:
             os.fchmod(upper, 0o755 if like is None else like.st_mode & 0o7777)
         faults.point("rootfs-prepared")
 
-    def mount(self, container_id: str, layers: Sequence[str]) -> Path:
+    def mount(self, container_id: str, layers: Sequence[str], *, volatile: bool = False) -> Path:
         """Mount the root file system and give its path; one that is mounted already stays.
 
-        `layers` are chain ids, lowest first, as `Image.layers`. Raises NotFound if a layer is gone, System otherwise.
+        `layers` are chain ids, lowest first, as `Image.layers`. A `volatile` root is never flushed to disk: nobody needs
+        it after a power cut. Unmounting any other flushes everything else on its file system too, which may take
+        seconds. Raises NotFound if a layer is gone, System otherwise. Source: Linux, overlayfs.rst, "Volatile mount".
         """
         directory = self.directory(container_id)
         merged = directory / "merged"
         if self.is_mounted(container_id):
             return merged
-        self._make_base()
-        lower_dirs = self.lower_dirs(layers)
-        try:
-            mount.overlay(merged, lower_dirs, directory / "upper", directory / "work")
-        except OSError as error:
-            for chain_id, path in zip(reversed(layers), lower_dirs, strict=False):
-                if not path.is_dir():
-                    raise NotFound(f"layer {chain_id} of container {container_id} is missing") from error
-            raise System(f"mount root file system of container {container_id}: {error}") from error
+        options = ("volatile",) if volatile else ()
+        with self._mounting(container_id, layers):
+            if volatile:  # the mark of an earlier volatile mount, which refuses another one
+                with contextlib.suppress(FileNotFoundError):
+                    remove_entry(directory / "work" / "work", "incompat")
+            mount.overlay(merged, self.lower_dirs(layers), directory / "upper", directory / "work", options=options)
         faults.point("rootfs-mounted")
         return merged
+
+    @contextlib.contextmanager
+    def viewed(self, container_id: str, layers: Sequence[str]) -> Iterator[tuple[Path, tuple[Path, ...]]]:
+        """Mount the root file system for reading for the length of the block; nobody else has it mounted meanwhile.
+
+        Gives its path and the directories that it is made of, the container's own first. Unlike the end of `mount`, its
+        end flushes nothing. Raises as `mount`.
+        """
+        merged = self.merged(container_id)
+        with self._mounting(container_id, layers):
+            own = self.upper(container_id)
+            lower_dirs = self.lower_dirs(layers)
+            visible = (own, *lower_dirs) if len(lower_dirs) < LAYERS_MAX else lower_dirs
+            mount.overlay(merged, visible, None, None)
+        try:
+            yield merged, (own, *lower_dirs)
+        finally:
+            mount.umount2(merged)
+
+    @contextlib.contextmanager
+    def _mounting(self, container_id: str, layers: Sequence[str]) -> Iterator[None]:
+        """Make the base, and say in the engine's words why a mount made in the block failed."""
+        self._make_base()
+        try:
+            yield
+        except OSError as error:
+            for chain_id in layers:
+                if not self._files.layer(chain_id).is_dir():
+                    raise NotFound(f"layer {chain_id} of container {container_id} is missing") from error
+            raise System(f"mount root file system of container {container_id}: {error}") from error
 
     def _make_base(self) -> None:
         """Make the base, the same way whoever comes first; harmless to repeat. Source: moby, initlayer."""
