@@ -194,6 +194,8 @@ def _renamed(text: str) -> str:
         text.replace("See 'holdfast", "Run 'holdfast")
         .replace("SRun", "Run")
         .replace("command: docker", "command: holdfast")
+        .replace("holdfast: Invalid ip address", "holdfast: invalid IP address")  # Debian builds with older words
+        .replace("holdfast: Invalid", "holdfast: invalid")
     )
 
 
