@@ -18,7 +18,6 @@ PENDING = {
     "copy": "no docker cp, diff, export",
     "networks": "no networks of one's own",
     "prune": "no docker builder prune",
-    "volume-options": "no type, o and device",
 }
 
 pytestmark = [pytest.mark.kernel, pytest.mark.transcript]

@@ -18,8 +18,8 @@
 
 What differs from run to run is written as a placeholder: `<id64>`, `<time>`, ... (see `PLACEHOLDERS`). With a name,
 `<id64:web>`, the text is kept: later `<web>` stands for it in output, commands and requests alike. A line that is just
-`...` stands for any number of lines, and inside an API answer for any text. Runs of two or more blanks inside a line are
-as good as one another, since columns are as wide as their contents; blanks at the ends of lines do not count.
+`...` stands for any number of lines, and inside an API answer for any text. Runs of two or more blanks inside a line
+are as good as one another, since columns are as wide as their contents; blanks at the ends of lines do not count.
 Commands see `$DIR`, an empty folder of their own, and `$START`, when the transcript began.
 """
 

@@ -83,6 +83,8 @@ async def container_create(request: Request, engine: Engine) -> Response:
     """POST /containers/create → 201 Id and Warnings. Operation ContainerCreate."""
     body = await request.json(ContainerCreate)
     if not request.has_body:
+        raise InvalidParameter("invalid JSON: got EOF while reading request body")
+    if body == ContainerCreate():
         raise InvalidParameter("config cannot be empty in order to create a container")
     wanted = shapes.create_request(body, request.query.get("name"), request.query.get("platform"), request.api_version)
     container, warnings = await in_worker(engine.containers.create, wanted)

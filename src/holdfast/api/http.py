@@ -12,7 +12,7 @@ from holdfast.api.framing import HEAD_LIMIT_BYTES, BadRequest, Body, body_of, pa
 from holdfast.api.hijack import HijackedStream
 from holdfast.api.output import Output
 from holdfast.api.peer import peer_of
-from holdfast.api.request import ClientGone, Request
+from holdfast.api.request import RAW_STREAM, ClientGone, Request
 from holdfast.api.response import Response, StreamResponse, encode_head, encode_hijack_head
 from holdfast.api.router import Handler, ImmediateHandler, ImmediateRoute, Match
 from holdfast.api.status import error_response, message_response
@@ -378,6 +378,8 @@ class Connection(asyncio.Protocol):
         assert request is self._request
         assert self._stream is None
         early, self._held = self._held, b""
+        if not request.wants_upgrade:
+            content_type = RAW_STREAM  # whatever is in it. Source: moby, container/attach.go, postContainersAttach
         self._transport.write(
             encode_hijack_head(content_type, upgrade=request.wants_upgrade, engine_headers=engine_headers)
         )

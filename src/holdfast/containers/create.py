@@ -30,6 +30,7 @@ from holdfast.containers.model import (
     encode_row,
     now,
 )
+from holdfast.containers.networking import port_requests
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.signals import parse_signal
 from holdfast.containers.spec import parse_security_options
@@ -205,6 +206,10 @@ def _check(request: CreateRequest) -> None:
         raise InvalidParameter(
             f"the working directory '{request.config.working_dir}' is invalid, it needs to be an absolute path"
         )
+    for variable in request.config.env or ():
+        if not variable or variable.startswith("="):
+            raise InvalidParameter(f"invalid environment variable: {variable}")
+    port_requests(host, {})
     if 0 < host.memory < _SMALLEST_MEMORY_BYTES:
         raise InvalidParameter("Minimum memory limit allowed is 6MB")
     if host.memory_swap > 0 and not host.memory:

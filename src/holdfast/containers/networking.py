@@ -105,14 +105,14 @@ def parse_port(text: str) -> tuple[int, str]:
     """Parse `80/tcp` or `80`. Raises InvalidParameter."""
     number, _, protocol = text.partition("/")
     if not (number.isascii() and number.isdigit() and 0 < int(number) < 65536):
-        raise InvalidParameter(f"invalid port specification: {text!r}")
+        raise InvalidParameter(f'invalid port specification: "{number}"')
     return int(number), protocol.lower() or "tcp"
 
 
 def _host_ports(text: str) -> tuple[int, int]:
-    first, _, last = text.partition("-")
     if not text:
         return 0, 0
-    if not (first.isascii() and first.isdigit()) or (last and not (last.isascii() and last.isdigit())):
-        raise InvalidParameter(f"invalid port specification: {text!r}")
+    first, dash, last = text.partition("-")
+    if not all(end.isascii() and end.isdigit() and int(end) < 65536 for end in ((first, last) if dash else (first,))):
+        raise InvalidParameter(f'invalid port specification: "{text}"')
     return int(first), int(last or 0)

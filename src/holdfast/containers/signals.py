@@ -9,11 +9,12 @@ from holdfast.errors import InvalidParameter
 
 def parse_signal(text: str) -> int:
     """Give the number of `SIGTERM`, `term`, `15` or `RTMIN+3`. Raises InvalidParameter, `invalid signal: BAD`."""
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.removeprefix("-").isdigit():
         number = int(text)
         if 0 < number < signal.NSIG:
             return number
-        raise InvalidParameter(f"invalid signal: {text}")
+        reason = f"the linux daemon does not support signal {number}" if number else f"invalid signal: {text}"
+        raise InvalidParameter(reason)
     name = text.upper().removeprefix("SIG")
     base, sign, offset = name.partition("+") if "+" in name else name.partition("-")
     if base in ("RTMIN", "RTMAX") and (not sign or offset.isdigit()):
