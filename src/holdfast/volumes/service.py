@@ -16,7 +16,6 @@ from pathlib import Path
 from holdfast import faults, log
 from holdfast.errors import Conflict, EngineError, NotFound
 from holdfast.events import EventBus
-from holdfast.kernel.path import is_mount_point
 from holdfast.locks import NamedLocks
 from holdfast.store import Store
 from holdfast.store.volumes import VolumeRecord, VolumeRef
@@ -29,6 +28,7 @@ from holdfast.volumes.filters import VolumeFilters, parse_list_filters, parse_pr
 from holdfast.volumes.keeper import Keeper
 from holdfast.volumes.model import ANONYMOUS_LABEL, Pruned, TrashPolicy, Usage, Volume, new_id
 from holdfast.volumes.mounts import DEFAULT_DRIVER, MountPoint
+from holdfast.volumes.outages import Outages
 from holdfast.volumes.restore import DEFAULT_POOL, reconcile
 from holdfast.volumes.trash import Trash
 
@@ -59,6 +59,7 @@ class Volumes:
         self._keeper = Keeper(self._table, local, self._policy)
         self._fills = Fills(store.intents, local.sync)
         self._pruning = threading.Lock()
+        self._outages = Outages()
         self.trash = Trash(self._table, self._catalogue, self._keeper, local, self._locks, events, self._driver)
 
     # --- made, found, removed -------------------------------------------------------------------------------------
@@ -231,7 +232,7 @@ class Volumes:
         """
         if point.type != "volume" or not point.copy_data:
             return
-        mount_id = new_id()
+        mount_id, asked_at = new_id(), time.monotonic()
         with copyup.image_directory(rootfs, layers, point) as source, contextlib.ExitStack() as stack:
             if source is None:
                 return
@@ -239,26 +240,27 @@ class Volumes:
             record = self._find(point.name)
             driver = self._driver(record.driver)
             try:
-                path = driver.mount(record, mount_id)
+                path = self._mount(driver, record, mount_id, asked_at)
             except EngineError as error:
                 raise error.within("failed to populate volume") from error
             stack.callback(driver.unmount, record, mount_id)
             self._fills.before_use(record, path)
-            self._fills.fill(record, path, point.subpath, source, can_stage=_can_stage(driver, path))
+            self._fills.fill(record, path, point.subpath, source, can_stage=driver.can_stage(record))
 
     def mount(self, container_id: str, point: MountPoint) -> int:
         """Make a volume's data reachable for a container that starts and give an fd (O_PATH) on it, subpath applied.
 
         The caller closes the fd and passes the same point to `unmount` later. Raises NotFound for a volume or subpath
-        that is gone, InvalidParameter for a subpath that escapes, System.
+        that is gone, InvalidParameter for a subpath that escapes, MountFailed, System.
         """
+        asked_at = time.monotonic()
         with self._locks.hold(point.name):
             record = self._find(point.name)
             driver = self._driver(record.driver)
-            path = driver.mount(record, point.mount_id or container_id)
+            path = self._mount(driver, record, point.mount_id or container_id, asked_at)
             try:
                 self._fills.before_use(record, path)
-                fd = subpath.open_data(path, point.subpath, subpath.of_options(record.options))
+                fd = _open_data(driver, record, path, point.subpath)
                 self._fills.note_use(record)
             except BaseException:
                 driver.unmount(record, point.mount_id or container_id)
@@ -291,7 +293,7 @@ class Volumes:
         with self._locks.hold(point.name):
             record = self._catalogue.get(point.name)
             if record is not None:
-                self._driver(record.driver).mount(record, point.mount_id or container_id)
+                self._driver(record.driver).adopt(record, point.mount_id or container_id)
 
     # --- after a restart ------------------------------------------------------------------------------------------
 
@@ -310,12 +312,39 @@ class Volumes:
         self._keeper.settle(self._table.unsettled())
         self._keeper.look_at_trash()
 
+    def unmount_unused(self) -> None:
+        """Unmount what a dead engine left mounted and no container uses. What stays is logged."""
+        for name in sorted(self._local.mounted_names()):
+            with self._locks.hold(name):
+                record = self._catalogue.get(name)
+                if record is None or record.driver != DEFAULT_DRIVER:
+                    continue
+                try:
+                    self._local.unmount_unused(record)
+                except EngineError as error:
+                    logger.warning("volume stays mounted", extra={"volume": name, "error": error})
+
+    def give_up_waiting(self) -> None:
+        """Fail whatever waits for storage that does not answer, now and from now on: the engine stops."""
+        self._local.close()
+
     def close(self) -> None:
         """Finish the background work that protects data, leave the rest to the next start."""
+        self._local.close()
         self._fills.close()
         self._keeper.close()
 
     # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _mount(self, driver: VolumeDriver, record: VolumeRecord, mount_id: str, asked_at: float) -> Path:
+        """Mount a volume whose lock is held, for someone who asked for it at `asked_at`; errors as Docker's."""
+        with self._outages.attempt(record.id, asked_at):
+            try:
+                return driver.mount(record, mount_id)
+            except NotFound:
+                raise
+            except EngineError as error:
+                raise error.within(f"error while mounting volume '{driver.mountpoint(record)}'") from error
 
     def _attach(self, container_id: str, wanted: Sequence[_Wanted]) -> dict[str, VolumeRecord]:
         """Make and reference volumes; the caller holds all their locks."""
@@ -460,6 +489,13 @@ def _asked_driver(point: MountPoint) -> str:
     return "" if point.driver == DEFAULT_DRIVER else point.driver
 
 
-def _can_stage(driver: VolumeDriver, data: Path) -> bool:
-    """Tell whether a directory beside the data is the volume's own and on the file system of the data."""
-    return driver.name == DEFAULT_DRIVER and not is_mount_point(data)
+def _open_data(driver: VolumeDriver, record: VolumeRecord, data: Path, at: str) -> int:
+    """Open a volume's mounted data, or `at` in it; data that may hang is opened by the driver."""
+    create = subpath.of_options(record.options)
+    try:
+        fd = driver.open(record, at)
+    except NotFound:
+        if create is None:
+            raise
+        fd = None  # to be made, in storage that has just answered
+    return subpath.open_data(data, at, create) if fd is None else fd

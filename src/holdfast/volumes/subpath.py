@@ -86,7 +86,7 @@ def open_data(data: Path, subpath: str, create: SubpathCreate | None = None) -> 
 
 def _make(root: int, subpath: str, create: SubpathCreate) -> int:
     """Make the missing directories of a subpath one by one, each below the descriptor of the one before."""
-    names = [name for name in subpath.split("/") if name not in ("", ".")]
+    names = _names(subpath)
     depth = _depth_reached(root, names)
     here = open_beneath(root, "/".join(names[:depth]) or ".", os.O_PATH | os.O_DIRECTORY)
     for name in names[depth:]:
@@ -131,20 +131,34 @@ def _make_one(parent: int, name: str, create: SubpathCreate) -> int:
 
 
 def _refused(root: int, data: Path, subpath: str, error: OSError) -> EngineError:
-    """Give the error for a subpath that cannot be opened. Source: moby, internal/safepath."""
+    """Give the error for a subpath that cannot be opened below the directory fd `root`."""
+    depth = 0
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        try:
+            depth = _depth_reached(root, _names(subpath))
+        except OSError:
+            depth = len(_names(subpath)) - 1
+    return refused(data, subpath, error, depth)
+
+
+def refused(data: Path, subpath: str, error: OSError, depth: int) -> EngineError:
+    """Give the error for a subpath that cannot be opened, of which the first `depth` names lead somewhere.
+
+    Source: moby, internal/safepath.
+    """
     if error.errno == errno.EXDEV:
         return InvalidParameter(f"path concatenation escapes the base directory, base: {data}, subpath: {subpath}")
     where = data / subpath
     if error.errno == errno.ELOOP:
         return NotFound(f"cannot access path {where}: EvalSymlinks: too many links")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        names = [name for name in subpath.split("/") if name not in ("", ".")]
-        try:
-            missing = data.joinpath(*names[: _depth_reached(root, names) + 1])
-        except OSError:
-            missing = where
+        missing = data.joinpath(*_names(subpath)[: depth + 1])
         return NotFound(f"cannot access path {where}: lstat {missing}: {_why(error)}")
     return System(f"cannot access path {where}: {_why(error)}")
+
+
+def _names(subpath: str) -> list[str]:
+    return [name for name in subpath.split("/") if name not in ("", ".")]
 
 
 def _why(error: OSError) -> str:

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from holdfast.errors import System
 from holdfast.store.volumes import VolumeRecord
+
+
+class MountFailed(System):
+    """The storage of a volume cannot be reached now. It may come back: whoever is to run on it may try again later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,26 @@ class VolumeDriver(Protocol):
         """Give the host path under which the data is, or will be once mounted."""
 
     def mount(self, record: VolumeRecord, mount_id: str) -> Path:
-        """Make the data reachable and give its host path, for as long as `mount_id` is not unmounted."""
+        """Make the data reachable and give its host path, for as long as `mount_id` is not unmounted.
+
+        Raises MountFailed if the storage does not let itself be mounted or does not answer.
+        """
+
+    def adopt(self, record: VolumeRecord, mount_id: str) -> None:
+        """Count a mount that an earlier engine made; nothing is mounted."""
+
+    def open(self, record: VolumeRecord, subpath: str) -> int | None:
+        """Give an fd (O_PATH) on the mounted data, or on what lies at `subpath` in it, never outside.
+
+        Data that may hang is not touched by the calling thread. None means that it cannot hang: the caller opens it.
+        Raises NotFound for a subpath that is not there, InvalidParameter for one that leads out, MountFailed, System.
+        """
+
+    def can_stage(self, record: VolumeRecord) -> bool:
+        """Tell whether a directory beside the mounted data is the volume's own and on the same mount.
+
+        Otherwise the data is a mount of its own, and whatever goes in is copied in place.
+        """
 
     def unmount(self, record: VolumeRecord, mount_id: str) -> None:
         """End what `mount` began under the same id."""

@@ -2,7 +2,7 @@
 
     <pool>/volumes/                    0701, as Docker lays it out
         <name>/                        0701
-            _data/                     what containers see
+            _data/                     what containers see; a mount while a volume with `type` and `device` is in use
             volume.json                0600, the record: the catalogue can be rebuilt from it
             .fill-<id>/                a copy from an image that is not complete yet
         .new-<id>/                     a volume that is not made yet
@@ -16,20 +16,39 @@ as they are not flushed one by one: the catalogue, which is, tells what to do ag
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from holdfast import faults, log
 from holdfast.errors import InvalidParameter, NotFound, System
-from holdfast.kernel.path import fsync_fd, owned_fd, remove_tree, rename_noreplace, syncfs, tree_size_bytes
+from holdfast.kernel.mountinfo import read_mountinfo
+from holdfast.kernel.path import (
+    RESOLVE_BENEATH,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    fsync_fd,
+    openat2,
+    owned_fd,
+    remove_tree,
+    rename_noreplace,
+    syncfs,
+    tree_size_bytes,
+)
+from holdfast.kernel.storage_worker import Failed
 from holdfast.store.volumes import VolumeRecord
-from holdfast.volumes.drivers.base import Capabilities, DriverVolume
+from holdfast.volumes import subpath as subpaths
+from holdfast.volumes.drivers import mounting
+from holdfast.volumes.drivers.base import Capabilities, DriverVolume, MountFailed
+from holdfast.volumes.drivers.mounter import Mounter, is_mount_point, why
+from holdfast.volumes.drivers.mounting import Source, source_of
+from holdfast.volumes.drivers.workers import Workers
 
 logger = log.get(__name__)
 
@@ -47,8 +66,10 @@ class LocalDriver:
     name = "local"
     capabilities = Capabilities(scope="local")
 
-    def __init__(self, pool_root: Path) -> None:
-        """Use the pool at `pool_root`, making its directories. Raises OSError."""
+    def __init__(self, pool_root: Path, workers: Workers | None = None) -> None:
+        """Use the pool at `pool_root`, making its directories. `workers` touch what may hang. Raises OSError."""
+        self._workers = workers or Workers()
+        self._mounter = Mounter(self._workers)
         self.volumes_root = pool_root / "volumes"
         self.trash_root = pool_root / "trash"
         for path, mode in ((self.volumes_root, 0o701), (self.trash_root, 0o700)):
@@ -71,8 +92,10 @@ class LocalDriver:
             )
         if len(name.encode()) > 255:
             raise InvalidParameter(f"volume name is too long: {len(name)} characters, at most 255 are allowed")
-        for option in options or {}:
-            raise InvalidParameter(f"invalid option: {_quote(option)}")
+        own = dict(options or {})
+        subpaths.of_options(own)
+        own.pop(subpaths.OPTION, None)
+        mounting.validate(own)
 
     def create(self, record: VolumeRecord) -> None:
         """Make the volume: its directory, its empty data directory and its record. `sync` brings them to the disk.
@@ -104,7 +127,7 @@ class LocalDriver:
                 continue
             try:
                 with owned_fd(os.open(name, _DIRECTORY, dir_fd=self._volumes_fd)) as directory:
-                    os.stat(DATA, dir_fd=directory, follow_symlinks=False)
+                    is_mount_point(directory, DATA)
                     found.append(DriverVolume(name, _read_record(directory, name)))
             except OSError as error:
                 logger.warning("not a volume", extra={"path": self.volumes_root / name, "error": _why(error)})
@@ -123,22 +146,76 @@ class LocalDriver:
         return f"{self.volumes_root}/{record.name}/{DATA}"
 
     def mount(self, record: VolumeRecord, mount_id: str) -> Path:
-        """Count the mount and give the data's path. Raises NotFound if the directory is gone."""
-        if not self.exists(record.name):
-            raise NotFound(
-                f"get {record.name}: no such volume", hint=f"its directory {self.volumes_root / record.name} is gone"
-            )
-        with self._guard:
-            self._mounts.setdefault(record.id, set()).add(mount_id)
+        """Mount what the options name, unless it is mounted, count it and give the data's path.
+
+        Raises NotFound if the directory is gone, MountFailed in Docker's words.
+        """
+        source = source_of(record.options)
+        if source is None:
+            if not self.exists(record.name):
+                raise self._gone(record)
+        else:
+            self._mount(record, source)
+        self.adopt(record, mount_id)
         return Path(self.mountpoint(record))
 
+    def adopt(self, record: VolumeRecord, mount_id: str) -> None:
+        """Count a mount that is there already."""
+        with self._guard:
+            self._mounts.setdefault(record.id, set()).add(mount_id)
+
+    def open(self, record: VolumeRecord, subpath: str) -> int | None:
+        """Give an fd (O_PATH) on mounted data, or on `subpath` in it; None where it cannot hang.
+
+        Raises NotFound, InvalidParameter, MountFailed.
+        """
+        source = source_of(record.options)
+        if source is None or source.type in mounting.MEMORY_TYPES:
+            return None
+        try:
+            with self._volume(record) as directory:
+                return self._workers.open(directory, DATA, subpath)
+        except Failed as error:
+            data = Path(self.mountpoint(record))
+            step, _, depth = error.at.partition("-")
+            if step != "subpath":
+                raise MountFailed(f"error while mounting volume '{data}': stat {data}: {why(error)}") from None
+            raise subpaths.refused(data, subpath, error, int(depth)) from None
+
     def unmount(self, record: VolumeRecord, mount_id: str) -> None:
-        """Drop the mount from the count; an id that is not counted is no error."""
+        """Drop the mount from the count, unmounting at the last one; an id that is not counted is no error.
+
+        Raises System if what was mounted stays; it is not counted any more nevertheless, as with Docker.
+        """
         with self._guard:
             ids = self._mounts.get(record.id, set())
             ids.discard(mount_id)
             if not ids:
                 self._mounts.pop(record.id, None)
+        if not ids:
+            self.unmount_unused(record)
+
+    def unmount_unused(self, record: VolumeRecord) -> None:
+        """Take off what the volume's options mounted if no mount is counted. Raises System if it stays."""
+        source = source_of(record.options)
+        if source is None or self.is_mounted(record):
+            return
+        with contextlib.suppress(NotFound, FileNotFoundError), self._volume(record) as directory:
+            self._mounter.unmount(source, directory, DATA, self.mountpoint(record))
+
+    def mounted_names(self) -> frozenset[str]:
+        """Give the names of the volumes on whose data something is mounted now. Raises OSError."""
+        root = os.path.realpath(self.volumes_root)
+        found = (Path(entry.mount_point) for entry in read_mountinfo())
+        return frozenset(path.parent.name for path in found if path.name == DATA and str(path.parent.parent) == root)
+
+    def can_stage(self, record: VolumeRecord) -> bool:
+        """Tell whether the data is a directory of the pool now and no mount of its own."""
+        try:
+            with self._volume(record) as directory:
+                return not is_mount_point(directory, DATA)
+        except (NotFound, OSError):
+            return False
 
     def is_mounted(self, record: VolumeRecord) -> bool:
         """Tell whether any mount is counted."""
@@ -148,10 +225,12 @@ class LocalDriver:
     def remove(self, record: VolumeRecord) -> None:
         """Rename the volume into the trash; `reclaim` takes back its space.
 
-        Raises System in Docker's words: active mounts, or what the file system says.
+        What is mounted goes first, and if it stays, so does the volume: nothing may be deleted through it. Raises
+        System in Docker's words: active mounts, or what the file system says.
         """
         if self.is_mounted(record):
             raise System("volume has active mounts")
+        self._check_unmounted(record)
         try:
             rename_noreplace(self._volumes_fd, record.name, self._trash_fd, record.id)
         except FileNotFoundError:
@@ -171,8 +250,9 @@ class LocalDriver:
         rename_noreplace(self._trash_fd, record.id, self._volumes_fd, record.name)
 
     def unmake(self, record: VolumeRecord) -> None:
-        """Undo `create`, at once and for good. Raises OSError."""
+        """Undo `create`, at once and for good. Raises OSError, System if something is mounted on it."""
         staged = _STAGED + record.id
+        self._check_unmounted(record)
         rename_noreplace(self._volumes_fd, record.name, self._volumes_fd, staged)
         remove_tree(self._volumes_fd, staged)
 
@@ -218,12 +298,12 @@ class LocalDriver:
                 remove_tree(self._volumes_fd, name)
 
     def size_bytes(self, record: VolumeRecord) -> int:
-        """Give the apparent size of the volume's regular files, hard links once; -1 if it vanished meanwhile."""
+        """Give the apparent size of the volume's regular files, hard links once.
+
+        That is -1 if it vanished meanwhile or if something is mounted on its data: what that is may never answer.
+        """
         try:
-            with (
-                owned_fd(os.open(record.name, _DIRECTORY, dir_fd=self._volumes_fd)) as directory,
-                owned_fd(os.open(DATA, _DIRECTORY, dir_fd=directory)) as data,
-            ):
+            with owned_fd(self._open_plain(record)) as data:
                 return tree_size_bytes(data)
         except OSError:
             return -1
@@ -231,11 +311,7 @@ class LocalDriver:
     def is_empty(self, record: VolumeRecord) -> bool:
         """Tell whether there is nothing in the volume's data; False if that cannot be told."""
         try:
-            with (
-                owned_fd(os.open(record.name, _DIRECTORY, dir_fd=self._volumes_fd)) as directory,
-                owned_fd(os.open(DATA, _DIRECTORY, dir_fd=directory)) as data,
-                os.scandir(data) as entries,
-            ):
+            with owned_fd(self._open_plain(record)) as data, os.scandir(data) as entries:
                 return next(entries, None) is None
         except OSError:
             return False
@@ -243,6 +319,63 @@ class LocalDriver:
     def open_volume(self, record: VolumeRecord) -> int:
         """Give an fd on the volume's own directory, the parent of its data. Raises OSError."""
         return os.open(record.name, _DIRECTORY, dir_fd=self._volumes_fd)
+
+    def close(self) -> None:
+        """Give up whatever still waits for storage."""
+        self._workers.close()
+
+    def _mount(self, record: VolumeRecord, source: Source) -> None:
+        counted = self.is_mounted(record)
+        with self._volume(record) as directory:
+            target = self.mountpoint(record)
+            try:
+                self._mounter.mount(source, directory, DATA, target)
+            except FileNotFoundError as error:
+                raise self._gone(record) from error
+            except MountFailed:
+                if not counted:  # it is there but does not answer: leave nothing behind that nobody counts
+                    with contextlib.suppress(System, OSError):
+                        self._mounter.unmount(source, directory, DATA, target)
+                raise
+
+    @contextlib.contextmanager
+    def _volume(self, record: VolumeRecord) -> Iterator[int]:
+        """Open the volume's own directory for the length of the block. Raises NotFound if it is gone."""
+        try:
+            directory = self.open_volume(record)
+        except FileNotFoundError as error:
+            raise self._gone(record) from error
+        with owned_fd(directory):
+            yield directory
+
+    def _open_plain(self, record: VolumeRecord) -> int:
+        """Open the data directory if it is one, EXDEV if it is a mount: nobody is asked then. Raises OSError."""
+        resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS
+        return openat2(self._volumes_fd, f"{record.name}/{DATA}", _DIRECTORY, resolve=resolve)
+
+    def _check_unmounted(self, record: VolumeRecord) -> None:
+        """Unmount the data if the options mounted it. Raises System if anything is mounted on it then."""
+        path = self.mountpoint(record)
+        try:
+            directory = self.open_volume(record)
+        except OSError:
+            return  # it is gone, or no directory: what is there is moved away whole, and nothing below it is followed
+        with owned_fd(directory), contextlib.suppress(FileNotFoundError):
+            if not is_mount_point(directory, DATA):
+                return
+            source = source_of(record.options)
+            if source is not None:
+                self._mounter.unmount(source, directory, DATA, path)
+            if is_mount_point(directory, DATA):
+                raise System(
+                    f"error removing volume path '{os.path.dirname(path)}': unlinkat {path}: device or resource busy",
+                    hint=f"something else is mounted there: umount {path}",
+                )
+
+    def _gone(self, record: VolumeRecord) -> NotFound:
+        return NotFound(
+            f"get {record.name}: no such volume", hint=f"its directory {self.volumes_root / record.name} is gone"
+        )
 
 
 def _replace_record(directory: int, record: VolumeRecord) -> None:
