@@ -13,7 +13,7 @@ from holdfast.api.events import parse_time
 from holdfast.api.filters import Filters, decode_filters
 from holdfast.api.response import JSON, Response, StreamResponse, empty, json_line, json_response
 from holdfast.api.router import Router
-from holdfast.api.worker import in_worker
+from holdfast.api.worker import in_patient_worker, in_worker
 from holdfast.containers.container import Container
 from holdfast.containers.top import top
 from holdfast.errors import EngineError, InvalidParameter, NotFound
@@ -87,7 +87,7 @@ async def container_create(request: Request, engine: Engine) -> Response:
     if body == ContainerCreate():
         raise InvalidParameter("config cannot be empty in order to create a container")
     wanted = shapes.create_request(body, request.query.get("name"), request.query.get("platform"), request.api_version)
-    container, warnings = await in_worker(engine.containers.create, wanted)
+    container, warnings = await in_patient_worker(engine.containers.create, wanted)
     return json_response(201, {"Id": container.id, "Warnings": list(warnings)})
 
 
@@ -107,49 +107,49 @@ async def container_start(request: Request, engine: Engine) -> Response:
     """POST /containers/{id}/start → 204, 304 if it runs. Operation ContainerStart."""
     if request.has_body and (await request.body()).strip() not in (b"", b"{}", b"null"):
         raise InvalidParameter(_START_WITH_BODY)
-    await in_worker(engine.containers.start, request.params["id"])
+    await in_patient_worker(engine.containers.start, request.params["id"])
     return empty(204)
 
 
 @routes.add("POST", "/containers/{id}/stop")
 async def container_stop(request: Request, engine: Engine) -> Response:
     """POST /containers/{id}/stop → 204, 304 if it does not run. Operation ContainerStop."""
-    await in_worker(engine.containers.stop, request.params["id"], _timeout(request), request.query.get("signal"))
+    await in_patient_worker(engine.containers.stop, request.params["id"], _timeout(request), request.query.get("signal"))
     return empty(204)
 
 
 @routes.add("POST", "/containers/{id}/restart")
 async def container_restart(request: Request, engine: Engine) -> Response:
     """POST /containers/{id}/restart → 204. Operation ContainerRestart."""
-    await in_worker(engine.containers.restart, request.params["id"], _timeout(request), request.query.get("signal"))
+    await in_patient_worker(engine.containers.restart, request.params["id"], _timeout(request), request.query.get("signal"))
     return empty(204)
 
 
 @routes.add("POST", "/containers/{id}/kill")
 async def container_kill(request: Request, engine: Engine) -> Response:
     """POST /containers/{id}/kill → 204. Operation ContainerKill."""
-    await in_worker(engine.containers.kill, request.params["id"], request.query.get("signal"))
+    await in_patient_worker(engine.containers.kill, request.params["id"], request.query.get("signal"))
     return empty(204)
 
 
 @routes.add("POST", "/containers/{id}/pause")
 async def container_pause(request: Request, engine: Engine) -> Response:
     """POST /containers/{id}/pause → 204. Operation ContainerPause."""
-    await in_worker(engine.containers.pause, request.params["id"])
+    await in_patient_worker(engine.containers.pause, request.params["id"])
     return empty(204)
 
 
 @routes.add("POST", "/containers/{id}/unpause")
 async def container_unpause(request: Request, engine: Engine) -> Response:
     """POST /containers/{id}/unpause → 204. Operation ContainerUnpause."""
-    await in_worker(engine.containers.unpause, request.params["id"])
+    await in_patient_worker(engine.containers.unpause, request.params["id"])
     return empty(204)
 
 
 @routes.add("POST", "/containers/{id}/rename")
 async def container_rename(request: Request, engine: Engine) -> Response:
     """POST /containers/{id}/rename?name= → 204. Operation ContainerRename."""
-    await in_worker(engine.containers.rename, request.params["id"], request.query.get("name"))
+    await in_patient_worker(engine.containers.rename, request.params["id"], request.query.get("name"))
     return empty(204)
 
 
@@ -159,7 +159,7 @@ async def container_update(request: Request, engine: Engine) -> Response:
     body = await request.json(ContainerUpdate)
     policy = body.restart_policy
     if policy is not None and policy.name:
-        await in_worker(
+        await in_patient_worker(
             engine.containers.update_policy, request.params["id"], policy.name, policy.maximum_retry_count
         )
     else:
@@ -216,7 +216,7 @@ async def container_delete(request: Request, engine: Engine) -> Response:
     query = request.query
     if query.flag("link"):
         raise InvalidParameter("links are not supported")
-    await in_worker(
+    await in_patient_worker(
         engine.containers.remove, request.params["id"], force=query.flag("force"), volumes=query.flag("v")
     )
     return empty(204)
@@ -230,7 +230,7 @@ async def container_prune(request: Request, engine: Engine) -> Response:
     for text in filters.get("until", ()):
         moment = parse_time(text)
         before = time.time() if moment is None else moment / 1e9
-    pruned = await in_worker(engine.containers.prune, filters, before)
+    pruned = await in_patient_worker(engine.containers.prune, filters, before)
     return json_response(200, {"ContainersDeleted": list(pruned.ids), "SpaceReclaimed": pruned.reclaimed_bytes})
 
 

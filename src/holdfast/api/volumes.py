@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from holdfast.api.filters import decode_filters
 from holdfast.api.response import Response, empty, json_response
 from holdfast.api.router import Router
-from holdfast.api.worker import in_worker
+from holdfast.api.worker import in_patient_worker, in_worker
 from holdfast.errors import InvalidParameter, Unavailable
 from holdfast.wire.trash import VolumeRelabel
 from holdfast.wire.volumes import VolumeCreate, encode_pruned, encode_volume
@@ -42,7 +42,7 @@ async def volume_create(request: Request, engine: Engine) -> Response:
     body = await request.json(VolumeCreate, _LIMIT_BYTES)
     if body.cluster_volume_spec is not None and request.api_version >= (1, 42):
         raise Unavailable(_NOT_A_MANAGER)
-    volume = await in_worker(engine.volumes.create, body.name, body.driver, body.driver_opts, body.labels)
+    volume = await in_patient_worker(engine.volumes.create, body.name, body.driver, body.driver_opts, body.labels)
     return json_response(201, encode_volume(volume))
 
 
@@ -50,7 +50,7 @@ async def volume_create(request: Request, engine: Engine) -> Response:
 async def volume_prune(request: Request, engine: Engine) -> Response:
     """POST /volumes/prune → 200 what went and how much that was. Operation VolumePrune."""
     filters = decode_filters(request.query.get("filters"))
-    pruned = await in_worker(engine.volumes.prune, filters, request.api_version)
+    pruned = await in_patient_worker(engine.volumes.prune, filters, request.api_version)
     return json_response(200, encode_pruned(pruned))
 
 
@@ -69,12 +69,12 @@ async def volume_update(request: Request, engine: Engine) -> Response:
     body = await request.json(VolumeRelabel, _LIMIT_BYTES)
     if body.labels is None:
         raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")
-    await in_worker(engine.volumes.relabel, request.params["name"], body.labels)
+    await in_patient_worker(engine.volumes.relabel, request.params["name"], body.labels)
     return empty(200)
 
 
 @routes.add("DELETE", "/volumes/{name:.*}")
 async def volume_delete(request: Request, engine: Engine) -> Response:
     """DELETE /volumes/{name} → 204. Operation VolumeDelete."""
-    await in_worker(engine.volumes.remove, request.params["name"], force=request.query.flag("force"))
+    await in_patient_worker(engine.volumes.remove, request.params["name"], force=request.query.flag("force"))
     return empty(204)

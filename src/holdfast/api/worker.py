@@ -26,6 +26,9 @@ THREADS = 32
 _WAITING_ITEMS = 16
 
 _engine_lane = ThreadPoolExecutor(THREADS, thread_name_prefix="engine")
+# Calls that wait for a container or a volume, whose storage may be hung, have threads of their own: however many wait,
+# the others are not held up. Threads are made as they are needed.
+_patient_lane = ThreadPoolExecutor(8 * THREADS, thread_name_prefix="patient")
 # A stream holds its thread for as long as its client listens, so streams have threads of their own.
 _stream_lane = ThreadPoolExecutor(4 * THREADS, thread_name_prefix="stream")
 
@@ -36,6 +39,11 @@ async def in_worker(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) 
     A cancelled request lets the work finish: only the waiting ends.
     """
     return await _run(_engine_lane, functools.partial(work, *args, **kwargs))
+
+
+async def in_patient_worker(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do the same for work that may wait long for one container or volume, without holding up calls to others."""
+    return await _run(_patient_lane, functools.partial(work, *args, **kwargs))
 
 
 def _run(lane: ThreadPoolExecutor, call: Callable[[], T]) -> asyncio.Future[T]:

@@ -1,7 +1,7 @@
 """The C library by ctypes: declared functions, numbered syscalls, and errno turned into OSError.
 
-The only file that imports ctypes. Others in this room declare what they call with `function` or
-`numbered`, using the type names below, and pass plain ints and bytes.
+The only file that imports ctypes, but for `storage_worker`, which must start fast. Others in this room declare what
+they call with `function` or `numbered`, using the type names below, and pass plain ints and bytes.
 """
 
 import ctypes
