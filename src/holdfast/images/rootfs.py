@@ -76,8 +76,8 @@ class RootFs:
     def mount(self, container_id: str, layers: Sequence[str], *, volatile: bool = False) -> Path:
         """Mount the root file system and give its path; one that is mounted already stays.
 
-        `layers` are chain ids, lowest first, as `Image.layers`. A `volatile` root is never flushed to disk: nobody needs
-        it after a power cut. Unmounting any other flushes everything else on its file system too, which may take
+        `layers` are chain ids, lowest first, as `Image.layers`. A `volatile` root is never flushed to disk: nobody
+        needs it after a power cut. Unmounting any other flushes everything else on its file system too, which may take
         seconds. Raises NotFound if a layer is gone, System otherwise. Source: Linux, overlayfs.rst, "Volatile mount".
         """
         directory = self.directory(container_id)

@@ -80,7 +80,7 @@ class Keeper:
             self._unsettled.clear()
         try:
             if unsettled:
-                self._local.sync()
+                self._local.sync_made(unsettled)
                 self._table.settle([record.id for record in unsettled])
             if purge:
                 self._expire()
