@@ -34,6 +34,7 @@ from holdfast.network.service import Network
 from holdfast.runtime.runtime import Runtime
 from holdfast.store import Store
 from holdfast.volumes.drivers.local import LocalDriver
+from holdfast.volumes.drivers.workers import Workers
 from holdfast.volumes.model import TrashPolicy
 from holdfast.volumes.service import Volumes
 
@@ -75,7 +76,8 @@ def _open(config: Config, closing: contextlib.ExitStack) -> Engine:
     policy = TrashPolicy(
         config.trash_keep_s, config.trash_limit_bytes, config.trash_grace_s, config.trash_keep_anonymous
     )
-    volumes = Volumes(store, events, LocalDriver(config.state_root), policy)
+    local = LocalDriver(config.state_root, Workers(config.mount_timeout_s))
+    volumes = Volumes(store, events, local, policy)
     closing.callback(volumes.close)
     images = Images(config, store, events)
     network = Network(config, store, events)
@@ -84,6 +86,7 @@ def _open(config: Config, closing: contextlib.ExitStack) -> Engine:
     rootfs = RootFs(config.state_root)
     containers = Containers(config, store, events, volumes, images, rootfs, runtime, network)
     closing.callback(containers.close)
+    closing.callback(volumes.give_up_waiting)
     images.restore()
     containers.restore()
     return Engine(config, store, events, volumes, images, containers, runtime, network)
@@ -113,7 +116,9 @@ async def _serve(engine: Engine, sockets: list[socket.socket], tls: ssl.SSLConte
         },
     )
     systemd.notify("READY=1")
-    _in_background(engine.network.warm_up, engine.containers.apply_restart_policies)
+    _in_background(
+        engine.network.warm_up, engine.containers.apply_restart_policies, engine.volumes.unmount_unused
+    )
     await ended.wait()
     logger.info("engine is stopping, containers run on")
     systemd.notify("STOPPING=1")
