@@ -62,6 +62,7 @@ class Remover:
     def finish(self, container: Container, *, volumes: bool) -> None:
         """Remove a container that does not run; the lock is held. Raises System; it can be tried again then."""
         rooms = self._rooms
+        rooms.watchers.wait(container.id)
         status = container.state.status
         rooms.registry.note(container, status="removing")
         try:

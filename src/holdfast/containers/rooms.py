@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from holdfast.containers.archive_view import Watchers
 from holdfast.containers.container import Container, Registry
 from holdfast.containers.staging import Staging
 
@@ -35,6 +36,7 @@ class Rooms:
     runtime: Runtime
     registry: Registry
     staging: Staging
+    watchers: Watchers = field(default_factory=Watchers)
 
     def files_of(self, container_id: str) -> Path:
         """Give the folder of a container that outlives reboots: its log and the files bound into it."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from holdfast import log
 from holdfast.containers import listing, names, policy
+from holdfast.containers.archive import Archives
 from holdfast.containers.container import CONDITIONS, Condition, Container, OnExit, OnSocket, Registry
 from holdfast.containers.create import Creator
 from holdfast.containers.exec import Execs
@@ -81,6 +82,7 @@ class Containers:
         )
         self._settling = ThreadPoolExecutor(_SETTLING_THREADS, thread_name_prefix="settle")
         self._starting = ThreadPoolExecutor(_STARTING_THREADS, thread_name_prefix="start")
+        self.archives = Archives(self._rooms)
         self.execs = Execs(self._rooms, self._settling)
         self._creator = Creator(self._rooms)
         self._starter = Starter(self._rooms, self._watch)

@@ -86,6 +86,7 @@ class Starter:
 
     def _launch(self, container: Container) -> None:
         rooms, record = self._rooms, container.record
+        rooms.watchers.wait(record.id)
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as fds:
             rootfs = rooms.rootfs.mount(record.id, record.layers, volatile=record.host_config.auto_remove)
             undo.callback(rooms.rootfs.unmount, record.id)

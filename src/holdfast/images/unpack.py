@@ -122,6 +122,17 @@ def decompressed(path: Path, compression: str) -> Iterator[IO[bytes]]:
                 raise InvalidParameter(f"invalid archive: {_said(errors)}")
 
 
+def start_decompressor(compression: str, directory: Path) -> subprocess.Popen[bytes]:
+    """Start the host's program for a stream of data from elsewhere, confined; the caller feeds, reads and reaps it.
+
+    `directory` is empty and stays so. What is damaged ends early. Raises ProgramFailed, OSError.
+    """
+    argv, pipe = _DECOMPRESSORS[compression], subprocess.PIPE
+    with open(os.devnull, "wb") as nowhere:
+        errors = nowhere.fileno()
+        return in_private_root(directory, lambda: _start(argv, stdin=pipe, stdout=pipe, stderr=errors))
+
+
 def unpack(blob: Path, destination: Path, *, known_diff_id: str | None = None) -> Unpacked:
     """Unpack a layer's tar into the empty directory `destination`.
 
