@@ -6,7 +6,7 @@ The copy is made in a directory of its own and moved in entry by entry once it i
     .move-<id>/    complete; a dead engine's is moved in to the end
 
 so a copy that fails or is cut short leaves the volume empty, and one that is complete is never lost. That directory
-lies beside the volume's data, where no container sees it, or, where the volume is a mount of its own and rename does not
+lies beside the data, where no container sees it, or, where the volume is a mount of its own and rename does not
 reach it from there, within it. Running containers may have the volume meanwhile: its data directory stays the same one.
 """
 

@@ -41,7 +41,7 @@ logger = log.get(__name__)
 
 INTENT = "volume.fill"
 STATUS = "Fill"
-_FLUSH_AFTER_S = 1.0
+_FLUSH_AFTER_S = 3.0
 _PLAIN = (stat.S_IFDIR | 0o755, 0, 0)
 """Mode and owner of a new volume's root: giving it the same again needs no care."""
 

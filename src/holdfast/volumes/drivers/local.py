@@ -58,6 +58,7 @@ DATA = "_data"
 RECORD = "volume.json"
 _STAGED = ".new-"
 _RECORD_LIMIT_BYTES = 4 << 20
+_ENTRY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FLUSHED_ONE_BY_ONE = 32
 
 
@@ -274,7 +275,7 @@ class LocalDriver:
             for record in records:
                 with owned_fd(self.open_volume(record)) as volume:
                     for name in (RECORD, DATA):
-                        with owned_fd(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=volume)) as entry:
+                        with owned_fd(os.open(name, _ENTRY, dir_fd=volume)) as entry:
                             fsync_fd(entry)
                     fsync_fd(volume)
             fsync_fd(self._volumes_fd)
