@@ -67,16 +67,18 @@ async def archive_put(request: Request, engine: Engine) -> Response:
     """PUT /containers/{id}/archive?path=&noOverwriteDirNonDir=&copyUIDGID= → 200. Operation PutContainerArchive."""
     query, reference, path = request.query, request.params["id"], _path(request)
     keep_kinds, own = query.flag("noOverwriteDirNonDir"), query.flag("copyUIDGID")
-    body = _Body(request.stream())
+    with request.lent_body() as lent:
+        body = lent or _Body(request.stream())
 
-    def work(_emit: Callable[[None], None]) -> None:
-        engine.containers.archives.extract(reference, path, body, keep_kinds=keep_kinds, own=own)
+        def work(_emit: Callable[[None], None]) -> None:
+            engine.containers.archives.extract(reference, path, body, keep_kinds=keep_kinds, own=own)
 
-    try:
-        async for _ in stream_from_worker(work):  # it emits nothing; the lane of streams is where it may take long
-            pass
-    finally:
-        await body.close()
+        try:
+            async for _ in stream_from_worker(work):  # it emits nothing; the lane of streams is where it may take long
+                pass
+        finally:
+            if isinstance(body, _Body):
+                await body.close()
     return empty(200)
 
 

@@ -14,6 +14,7 @@ import httptools
 HEAD_LIMIT_BYTES = 64 << 10
 HEADER_COUNT_LIMIT = 200
 _CHUNK_LINE_LIMIT_BYTES = 4096
+_LINE_BYTES = 64
 _TRAILER_LIMIT_BYTES = 16 << 10
 
 
@@ -32,6 +33,10 @@ class Body(Protocol):
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Give (payload, rest); `rest` is what follows the body. Raises BadRequest."""
+        ...
+
+    def split(self, data: memoryview) -> tuple[list[memoryview], memoryview]:
+        """The same without copying: the payload's pieces in order. Raises BadRequest."""
         ...
 
 
@@ -130,6 +135,13 @@ class LengthBody:
         self.done = True
         return payload, rest
 
+    def split(self, data: memoryview) -> tuple[list[memoryview], memoryview]:
+        """Give ([payload], rest); never raises."""
+        payload = data[: self.left_bytes]
+        self.left_bytes -= len(payload)
+        self.done = not self.left_bytes
+        return [payload], data[len(payload) :]
+
 
 class ChunkedBody:
     """A chunked body, RFC 9112 section 7.1; extensions and trailers are read and dropped."""
@@ -145,7 +157,12 @@ class ChunkedBody:
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Give (payload, rest). Raises BadRequest where the chunks are malformed."""
-        payload: list[bytes] = []
+        payload, rest = self.split(memoryview(data))
+        return b"".join(payload), bytes(rest)
+
+    def split(self, data: memoryview) -> tuple[list[memoryview], memoryview]:
+        """Give (payload in pieces, rest). Raises BadRequest where the chunks are malformed."""
+        payload: list[memoryview] = []
         position = 0
         while position < len(data) and not self.done:
             if self._state == "data":
@@ -156,10 +173,11 @@ class ChunkedBody:
                 if not self._left_bytes:
                     self._state = "data-end"
                 continue
-            end = data.find(b"\n", position)
-            piece = data[position:] if end < 0 else data[position : end + 1]
-            position += len(piece)
-            self._line += piece
+            begun = bytes(data[position : position + _LINE_BYTES])
+            end = begun.find(b"\n")
+            line_piece = begun if end < 0 else begun[: end + 1]
+            position += len(line_piece)
+            self._line += line_piece
             if len(self._line) > _CHUNK_LINE_LIMIT_BYTES:
                 raise BadRequest(400, "Bad Request")
             if end >= 0:
@@ -167,7 +185,7 @@ class ChunkedBody:
                     raise BadRequest(400, "Bad Request")
                 line, self._line = self._line[:-2], b""
                 self._take_line(line)
-        return b"".join(payload), data[position:]
+        return payload, data[position:]
 
     def _take_line(self, line: bytes) -> None:
         if self._state == "size":

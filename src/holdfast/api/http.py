@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Coroutine
+import os
+import socket
+from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from holdfast import log
 from holdfast.api.framing import HEAD_LIMIT_BYTES, BadRequest, Body, body_of, parse_head
 from holdfast.api.hijack import HijackedStream
+from holdfast.api.lent import LentBody
 from holdfast.api.output import Output
 from holdfast.api.peer import peer_of
 from holdfast.api.request import RAW_STREAM, ClientGone, Request
@@ -45,6 +48,7 @@ class Connection(asyncio.Protocol):
         "_held",
         "_input_ended",
         "_input_paused",
+        "_lent",
         "_lingering",
         "_loop",
         "_lost",
@@ -71,6 +75,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._stream: HijackedStream | None = None
         self._head_timer: asyncio.TimerHandle | None = None
+        self._lent: LentBody | None = None
         self._expects_continue = False
         self._streaming = False
         self._closing = False
@@ -128,6 +133,8 @@ class Connection(asyncio.Protocol):
         if self._request is not None:
             self._request.fail(ClientGone())
             self._note_disconnect()
+        if self._lent is not None:
+            self._lent.cut()
         if self._stream is not None:
             self._stream.lose()
         self._output.lose()
@@ -369,6 +376,25 @@ class Connection(asyncio.Protocol):
     def pause_body(self) -> None:
         """Hold the client back."""
         self.pause_input()
+
+    def lend_body(self, first: Iterable[bytes]) -> LentBody | None:
+        """Lend the socket of a local connection that has more of a body to give."""
+        sock = self._transport.get_extra_info("socket")
+        if self._body is None or self._lost or self._input_ended or sock is None or sock.family != socket.AF_UNIX:
+            return None
+        self.continue_body()
+        self.pause_input()
+        self._lent = LentBody(socket.socket(fileno=os.dup(sock.fileno())), self._body, first)
+        return self._lent
+
+    def take_body_back(self, request: Request, lent: LentBody) -> None:
+        """Go on with what follows the body; one that was not read to its end is read off before closing."""
+        self._lent = None
+        lent.close()
+        if lent.done and request is self._request:
+            self._body = None
+            self._held = lent.rest
+            request.feed(b"", done=True)
 
     async def take_over(self, request: Request, content_type: str, *, engine_headers: bool) -> HijackedStream:
         """End HTTP here; the bytes held behind the request are the stream's first."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from holdfast.api.query import EMPTY, Query
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import msgspec
 
     from holdfast.api.hijack import HijackedStream
+    from holdfast.api.lent import LentBody
 
 S = TypeVar("S", bound="msgspec.Struct")
 
@@ -46,6 +48,14 @@ class Carrier(Protocol):
     @property
     def peer(self) -> str:
         """Who is at the other end."""
+        ...
+
+    def lend_body(self, first: Iterable[bytes]) -> LentBody | None:
+        """Lend the connection for the rest of the body, to be read after `first`; None if it cannot be lent."""
+        ...
+
+    def take_body_back(self, request: Request, lent: LentBody) -> None:
+        """End the lending, whether the body was read to its end or not."""
         ...
 
     async def take_over(self, request: Request, content_type: str, *, engine_headers: bool) -> HijackedStream:
@@ -173,6 +183,23 @@ class Request:
                 await self._waiter
             finally:
                 self._waiter = None
+
+    @contextlib.contextmanager
+    def lent_body(self) -> Iterator[LentBody | None]:
+        """Give the body, for as long as the block, to be read by a worker from the socket itself.
+
+        None where that cannot be done, for it has come already or the connection is encrypted: read `stream()` then.
+        """
+        lent = None if self._body_done else self._carrier.lend_body(self._chunks)
+        if lent is None:
+            yield None
+            return
+        self._chunks.clear()
+        self._backlog_bytes = 0
+        try:
+            yield lent
+        finally:
+            self._carrier.take_body_back(self, lent)
 
     async def hijack(self, content_type: str = RAW_STREAM, *, engine_headers: bool = False) -> HijackedStream:
         """Answer 101 (if the client asked to upgrade, else 200) and take over the connection.
