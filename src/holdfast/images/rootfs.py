@@ -86,9 +86,8 @@ class RootFs:
             return merged
         options = ("volatile",) if volatile else ()
         with self._mounting(container_id, layers):
-            if volatile:  # the mark of an earlier volatile mount, which refuses another one
-                with contextlib.suppress(FileNotFoundError):
-                    remove_entry(directory / "work" / "work", "incompat")
+            with contextlib.suppress(FileNotFoundError):  # the mark of a volatile mount, which refuses any other after it
+                remove_entry(directory / "work" / "work", "incompat")
             mount.overlay(merged, self.lower_dirs(layers), directory / "upper", directory / "work", options=options)
         faults.point("rootfs-mounted")
         return merged
