@@ -114,7 +114,7 @@ async def grpc(_request: Request, _engine: Engine) -> Response:
 def _disk_usage(engine: Engine, asked: frozenset[str], api_version: tuple[int, int]) -> dict[str, Any]:
     images = containers = volumes = None
     if "image" in asked:
-        images = [encode_summary(listed, api_version) for listed in engine.images.disk_usage()]
+        images = [encode_summary(listed, api_version, disk_usage=True) for listed in engine.images.disk_usage()]
     if "container" in asked:
         containers = summaries(engine, decode_filters(""), everything=True, limit=0, size=True)
     if "volume" in asked:

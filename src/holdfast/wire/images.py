@@ -32,14 +32,21 @@ _FULL_CONFIG: Final[Mapping[str, Any]] = {
     "Tty": False, "OpenStdin": False, "StdinOnce": False, "Env": None, "Cmd": None, "Image": "", "Volumes": None,
     "WorkingDir": "", "Entrypoint": None, "OnBuild": None, "Labels": None,
 }
+_ALWAYS_IN_CONFIG: Final[Mapping[str, Any]] = {
+    "Cmd": None, "Entrypoint": None, "Env": None, "Labels": None, "OnBuild": None, "User": "", "Volumes": None,
+    "WorkingDir": "",
+}
 
 
-def encode_summary(listed: ListedImage, version: Version) -> dict[str, Any]:
-    """Give an ImageSummary."""
+def encode_summary(listed: ListedImage, version: Version, *, disk_usage: bool = False) -> dict[str, Any]:
+    """Give an ImageSummary. Where there are no names, it has null before API 1.43 and in `disk_usage`, else a []."""
     image = listed.image
-    tags, digests = list(listed.tags), list(listed.digests)
-    if not tags and not digests and version <= _NONE_NAMES_UNTIL:
-        tags, digests = [f"{_NONE}:{_NONE}"], [f"{_NONE}@{_NONE}"]
+    tags: list[str] | None = list(listed.tags)
+    digests: list[str] | None = list(listed.digests)
+    if disk_usage or version <= _NONE_NAMES_UNTIL:
+        if not tags and not digests and not disk_usage:
+            tags, digests = [f"{_NONE}:{_NONE}"], [f"{_NONE}@{_NONE}"]
+        tags, digests = tags or None, digests or None
     shape: dict[str, Any] = {
         "Containers": listed.containers,
         "Created": int(image.created_at.timestamp()),
@@ -89,7 +96,9 @@ def encode_inspect(image: Image, layers: Sequence[Path], version: Version) -> di
     if version <= _VIRTUAL_SIZE_UNTIL:
         shape["VirtualSize"] = image.size_bytes
     if version <= _CONTAINER_CONFIG_UNTIL:
-        shape |= {"Container": "", "ContainerConfig": dict(_FULL_CONFIG)}
+        shape["ContainerConfig"] = dict(_FULL_CONFIG)
+        if container := _text(document, "container"):
+            shape["Container"] = container
     return shape
 
 
@@ -151,9 +160,9 @@ def decode_platform(text: str) -> str:
 
 
 def _encode_config(defaults: Mapping[str, Any], version: Version) -> dict[str, Any]:
-    """Give an ImageConfig: what is set, and before API 1.50 every field of a container's."""
+    """Give an ImageConfig: what is set or was always there, and before API 1.50 every field of a container's."""
     present = {name: defaults[name] for name in _INSPECTED if defaults.get(name) not in (None, "", [], {}, False)}
-    return {**_FULL_CONFIG, **present} if version <= _FULL_CONFIG_UNTIL else present
+    return {**(_FULL_CONFIG if version <= _FULL_CONFIG_UNTIL else _ALWAYS_IN_CONFIG), **present}
 
 
 def _encode_graph_driver(layers: Sequence[Path]) -> dict[str, Any]:

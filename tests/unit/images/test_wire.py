@@ -54,6 +54,9 @@ def test_summary_of_old_versions() -> None:
     assert encode_summary(unnamed, (1, 43))["VirtualSize"] == 42
     assert encode_summary(unnamed, (1, 42))["RepoTags"] == ["<none>:<none>"]
     assert encode_summary(unnamed, (1, 42))["RepoDigests"] == ["<none>@<none>"]
+    named = ListedImage(image("a:1"), ("a:1",), ())
+    assert encode_summary(named, (1, 42))["RepoDigests"] is None
+    assert encode_summary(named, (1, 51), disk_usage=True)["RepoDigests"] is None
 
 
 def test_inspect() -> None:
@@ -66,7 +69,10 @@ def test_inspect() -> None:
         "Created": "2024-01-01T00:00:00.5Z",
         "DockerVersion": "",
         "Author": "",
-        "Config": {"Cmd": ["sh"], "Labels": {"a": "b"}, "Healthcheck": {"Test": ["NONE"]}},
+        "Config": {
+            "Cmd": ["sh"], "Entrypoint": None, "Env": None, "Labels": {"a": "b"}, "OnBuild": None, "User": "",
+            "Volumes": None, "WorkingDir": "", "Healthcheck": {"Test": ["NONE"]},
+        },
         "Architecture": "arm64",
         "Variant": "v8",
         "Os": "linux",
@@ -86,7 +92,7 @@ def test_inspect_of_old_versions() -> None:
 
 def test_inspect_of_a_bare_image() -> None:
     shape = encode_inspect(image(config={"rootfs": {}}), [], (1, 51))
-    assert (shape["Config"], shape["Architecture"], shape["RootFS"]["Layers"]) == ({}, "", [])
+    assert (shape["Config"]["Cmd"], shape["Architecture"], shape["RootFS"]["Layers"]) == (None, "", [])
     assert "Created" not in shape
 
 
