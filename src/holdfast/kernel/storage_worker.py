@@ -146,9 +146,9 @@ def read_text(path: str) -> Answer:
 
 
 def is_mount_point(directory: int, name: str) -> bool:
-    """Tell whether something is mounted at `name` in `directory`, without asking it. Raises OSError."""
+    """Tell whether something is mounted on the directory `name` of `directory`, without asking it. Raises Failed."""
     try:
-        os.close(_open(directory, name, os.O_NOFOLLOW, _BENEATH | _NO_XDEV | _NO_SYMLINKS, "stat"))
+        os.close(_open(directory, name, os.O_DIRECTORY | os.O_NOFOLLOW, _BENEATH | _NO_XDEV | _NO_SYMLINKS, "stat"))
     except Failed as error:
         if error.errno != errno.EXDEV:
             raise

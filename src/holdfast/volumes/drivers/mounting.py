@@ -203,7 +203,7 @@ def with_known_address(source: Source) -> Source:
     """Give NFS the address that its device names, where `addr=` does not: the kernel looks nowhere else."""
     if source.type in ("nfs", "nfs4") and not _field(source, "addr"):
         host = device_host(source)
-        if is_address(host):
+        if host and is_address(host):
             return with_address(source, host)
     return source
 
