@@ -19,6 +19,7 @@ _CONTAINER = {
     "run": Entry("holdfast.cli.run:run", "Create and run a new container from an image"),
     "exec": Entry("holdfast.cli.exec:exec_", "Execute a command in a running container"),
     "attach": Entry("holdfast.cli.attach:attach", "Attach local standard input, output, and error to a container"),
+    "cp": Entry("holdfast.cli.cp:cp", "Copy files/folders between a container and the local filesystem"),
     "create": Entry("holdfast.cli.run:create", "Create a new container"),
     "kill": Entry("holdfast.cli.lifecycle:kill", "Kill one or more running containers"),
     "logs": Entry("holdfast.cli.logs:logs", "Fetch the logs of a container"),
@@ -53,6 +54,7 @@ _VOLUME = {
     "remove": Entry("holdfast.cli.volume:rm", ""),
     "protect": Entry("holdfast.cli.volume_trash:protect", "Refuse every removal of volumes"),
     "unprotect": Entry("holdfast.cli.volume_trash:unprotect", "Let volumes be removed again"),
+    "check": Entry("holdfast.cli.volume_check:check", "See whether volumes' storage can be reached, step by step"),
     "update": Entry("holdfast.cli.volume_trash:update", "Change a volume's labels"),
     "trash": Entry("holdfast.cli.main:trash", "Manage removed volumes that can be had back"),
 }

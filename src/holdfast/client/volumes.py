@@ -62,6 +62,10 @@ class Volumes:
         """Let a volume be removed again. Raises NotFound. Our own extension."""
         self._transport.post(f"/holdfast/volumes/{segment(name)}/unprotect")
 
+    def check(self, name: str) -> Document:
+        """See whether a volume's storage can be reached: `OK` and `Steps`. Raises NotFound. Our own extension."""
+        return self._transport.post(f"/holdfast/volumes/{segment(name)}/check")
+
     def trash(self) -> list[Document]:
         """The removed volumes that can be had back, the last removed first. Our own extension."""
         return self._transport.get_list("/holdfast/trash")

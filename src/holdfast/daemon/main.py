@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from holdfast import __version__, log
 from holdfast.api import archive as api_archive
+from holdfast.api import checks as api_checks
 from holdfast.api import containers as api_containers
 from holdfast.api import exec as api_exec
 from holdfast.api import images as api_images
@@ -64,7 +65,8 @@ def run(config: Config) -> None:
 def router() -> Router:
     """Give every route of the API."""
     everything = Router()
-    for part in (api_system, api_volumes, api_trash, api_containers, api_archive, api_exec, api_images, api_networks):
+    for part in (api_system, api_volumes, api_trash, api_checks, api_containers, api_archive, api_exec, api_images,
+                 api_networks):  # fmt: skip
         everything.include(part.routes)
     return everything
 

@@ -22,6 +22,7 @@ from holdfast.store.volumes import VolumeRecord, VolumeRef
 from holdfast.volumes import copyup, subpath
 from holdfast.volumes.catalogue import Catalogue
 from holdfast.volumes.drivers.base import VolumeDriver
+from holdfast.volumes.drivers.check import Step
 from holdfast.volumes.drivers.local import LocalDriver
 from holdfast.volumes.fills import Fills
 from holdfast.volumes.filters import VolumeFilters, parse_list_filters, parse_prune_filters
@@ -161,6 +162,23 @@ class Volumes:
         """Let a volume be removed again; one that is not protected is no error. Raises NotFound, System."""
         with self._locks.hold(name):
             return self._show(self._rewritten(self._catalogue.protect(self._find(name), "", 0.0)))
+
+    def check(self, name: str) -> Sequence[Step]:
+        """Find out whether a volume's data can be reached, step by step up to the first that fails. Raises NotFound.
+
+        One of another driver is mounted and unmounted again.
+        """
+        with self._locks.hold(name):
+            record = self._find(name)
+            if record.driver == DEFAULT_DRIVER:
+                return self._local.check(record)
+            driver, mount_id = self._driver(record.driver), new_id()
+            try:
+                driver.mount(record, mount_id)
+                driver.unmount(record, mount_id)
+            except EngineError as error:
+                return [Step("driver", False, str(error))]
+            return [Step("driver", True, f"{record.driver} mounts it")]
 
     def disk_usage(self) -> Sequence[Usage]:
         """Measure every local volume without options."""

@@ -308,3 +308,57 @@ def test_storage_that_does_not_answer(tmp_path: Path, device: str) -> None:
         driver.remove(record)
         assert time.monotonic() - began < 2.5
         server.come_back()
+
+
+def steps_of(driver: LocalDriver, record: VolumeRecord) -> list[tuple[str, bool]]:
+    """The steps of a check, with whether they went well."""
+    return [(step.name, step.ok) for step in driver.check(record)]
+
+
+@in_mount_namespace
+def test_checks_say_which_step_fails(tmp_path: Path) -> None:
+    secret = "s3cret"
+    with pool(tmp_path, timeout_s=2) as driver:
+        assert steps_of(driver, make(driver, "plain")) == [("directory", True)]
+        good = make(driver, "good", type="none", device=str(tmp_path), o="bind")
+        assert steps_of(driver, good) == [("directory", True), ("mount", True), ("answer", True)]
+        assert mounts_at(driver.mountpoint(good)) == []
+        driver.mount(good, "a")
+        assert steps_of(driver, good) == [("directory", True), ("answer", True)]
+        assert len(mounts_at(driver.mountpoint(good))) == 1, "still in use"
+        driver.unmount(good, "a")
+        found = {}
+        for name, options in {
+            "missing": {"type": "none", "device": "/nonexistent", "o": "bind"},
+            "unknown": {"type": "nosuchfs", "device": "x"},
+            "words": {"type": "tmpfs", "device": "tmpfs", "o": "bogus=1"},
+            "empty": {"type": "tmpfs", "device": ""},
+            "nameless": {"type": "nfs", "device": ":/x", "o": "soft"},
+            "lost": {"type": "nfs", "device": ":/x", "o": "addr=no.such.host.invalid"},
+            "silent": {"type": "cifs", "device": "//127.0.0.1/x", "o": f"port=1,username=u,password={secret}"},
+            "keyless": {"type": "cifs", "device": "//127.0.0.1/x", "o": "credentials=/nonexistent"},
+        }.items():
+            *before, last = driver.check(make(driver, name, **options))
+            assert all(step.ok for step in before)
+            assert not last.ok
+            assert secret not in last.detail
+            found[name] = last.name
+        assert found == {
+            "missing": "device", "unknown": "kernel", "words": "options", "empty": "options", "nameless": "name",
+            "lost": "name", "silent": "route", "keyless": "credentials",
+        }  # fmt: skip
+
+
+@in_mount_namespace
+def test_a_check_of_what_hangs_ends_in_time(tmp_path: Path) -> None:
+    place = tmp_path / "fuse"
+    place.mkdir()
+    with fuse_server(place) as server, pool(tmp_path, timeout_s=1) as driver:
+        record = make(driver, "hung", type="none", device=str(place), o="bind")
+        server.hang()
+        began = time.monotonic()
+        assert steps_of(driver, record) == [("directory", True), ("answer", False)]
+        assert time.monotonic() - began < 2.5
+        assert mounts_at(driver.mountpoint(record)) == []
+        server.come_back()
+        assert steps_of(driver, record) == [("directory", True), ("mount", True), ("answer", True)]

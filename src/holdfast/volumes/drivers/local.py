@@ -46,6 +46,7 @@ from holdfast.store.volumes import VolumeRecord
 from holdfast.volumes import subpath as subpaths
 from holdfast.volumes.drivers import mounting
 from holdfast.volumes.drivers.base import Capabilities, DriverVolume, MountFailed
+from holdfast.volumes.drivers.check import Checker, Step
 from holdfast.volumes.drivers.mounter import Mounter, is_mount_point, why
 from holdfast.volumes.drivers.mounting import Source, source_of
 from holdfast.volumes.drivers.workers import Workers
@@ -210,6 +211,20 @@ class LocalDriver:
         root = os.path.realpath(self.volumes_root)
         found = (Path(entry.mount_point) for entry in read_mountinfo())
         return frozenset(path.parent.name for path in found if path.name == DATA and str(path.parent.parent) == root)
+
+    def check(self, record: VolumeRecord) -> Sequence[Step]:
+        """Take the steps from the volume's options to its data, up to the first that fails. See `check`."""
+        try:
+            with self._volume(record) as directory:
+                there = Step("directory", True, f"{self.volumes_root / record.name} is there")
+                source = source_of(record.options)
+                if source is None:
+                    is_mount_point(directory, DATA)
+                    return [there]
+                checker = Checker(self._workers, self._mounter)
+                return [there, *checker.check(source, directory, DATA, self.mountpoint(record))]
+        except (NotFound, OSError) as error:
+            return [Step("directory", False, f"{self.volumes_root / record.name}: {error}")]
 
     def can_stage(self, record: VolumeRecord) -> bool:
         """Tell whether the data is a directory of the pool now and no mount of its own."""
