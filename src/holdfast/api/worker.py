@@ -46,6 +46,12 @@ async def in_patient_worker(work: Callable[P, T], /, *args: P.args, **kwargs: P.
     return await _run(_patient_lane, functools.partial(work, *args, **kwargs))
 
 
+def finish_work() -> None:
+    """Wait for work that outlived its request; none can be given to a worker afterwards."""
+    _engine_lane.shutdown()
+    _patient_lane.shutdown()
+
+
 def _run(lane: ThreadPoolExecutor, call: Callable[[], T]) -> asyncio.Future[T]:
     # The loop's own run_in_executor() links the two futures both ways and then needs a shield against it.
     loop = asyncio.get_running_loop()

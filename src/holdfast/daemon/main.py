@@ -26,9 +26,11 @@ from holdfast.api.engine import Engine
 from holdfast.api.router import Router
 from holdfast.api.server import serve, tcp_sockets, unix_socket
 from holdfast.api.tls import server_context
+from holdfast.api.worker import finish_work
 from holdfast.config import Config
 from holdfast.containers.service import Containers
 from holdfast.daemon import roots, systemd
+from holdfast.daemon.leaving import Leaving
 from holdfast.events import EventBus
 from holdfast.images.rootfs import RootFs
 from holdfast.images.service import Images
@@ -48,6 +50,8 @@ _GRACE_S = 5.0
 def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT. Containers run on when the engine ends, and the next one takes them over.
 
+    Where none runs, the kernel shows no trace of the engine afterwards: see `leaving` and `roots`.
+
     Raises EngineError if the engine cannot start; nothing is left behind then.
     """
     began = time.monotonic()
@@ -57,7 +61,10 @@ def run(config: Config) -> None:
     with contextlib.ExitStack() as closing:
         lock = roots.prepare(config)
         closing.callback(os.close, lock)
+        closing.callback(roots.release, config)
         sockets, tls = _listen(config, activated)
+        if not activated:
+            closing.callback(config.socket_path.unlink, missing_ok=True)
         engine = _open(config, closing)
         asyncio.run(_serve(engine, sockets, tls, began))
 
@@ -86,12 +93,16 @@ def _open(config: Config, closing: contextlib.ExitStack) -> Engine:
     network = Network(config, store, events)
     closing.callback(network.close)
     runtime = Runtime(config)
+    leaving = Leaving(network, runtime)
+    closing.callback(leaving.clear)
     rootfs = RootFs(config.state_root)
     containers = Containers(config, store, events, volumes, images, rootfs, runtime, network)
     closing.callback(containers.close)
+    closing.callback(finish_work)
     closing.callback(volumes.give_up_waiting)
     images.restore()
     containers.restore()
+    leaving.restored = containers
     return Engine(config, store, events, volumes, images, containers, runtime, network)
 
 

@@ -6,6 +6,7 @@
     volumes/ trash/           see volumes/drivers/local
     images/ containers/       see images, containers
 <run_root>/            0711   does not
+    roots.json                which of the two roots' mounts we made, in which boot
     holdfast.sock             the API
     containers/ exits/ ...    see runtime
 """
@@ -13,13 +14,20 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 
+from holdfast import log
 from holdfast.config import Config
 from holdfast.errors import Conflict, System
-from holdfast.kernel.mount import make_shared
+from holdfast.kernel.identity import boot_id
+from holdfast.kernel.mount import make_shared, umount2
+from holdfast.kernel.mountinfo import hides_nothing, mount_at, read_mountinfo
+
+logger = log.get(__name__)
 
 LOCK = "holdfast.lock"
+MADE = "roots.json"
 
 
 def prepare(config: Config) -> int:
@@ -47,12 +55,54 @@ def prepare(config: Config) -> int:
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     try:
-        make_shared(config.state_root)
-        make_shared(config.run_root)
+        _make_mounts(config)
     except OSError as error:
         os.close(lock)
         raise System(f"prepare the roots' mounts: {error}", hint="the engine needs root, with CAP_SYS_ADMIN") from error
     return lock
+
+
+def release(config: Config) -> None:
+    """Unmount those of the roots' mounts that an engine of ours made, unless anything else is mounted below them.
+
+    Open files and the lock stay good. What cannot be unmounted is logged: the next engine uses it.
+    """
+    made = _made(config)
+    for root in (config.run_root, config.state_root):
+        try:
+            table = read_mountinfo()
+            found = mount_at(os.path.realpath(root), table)
+            if found is not None and found.mount_id in made and hides_nothing(found, table):
+                umount2(found.mount_point)
+                made.remove(found.mount_id)
+                _note(config, made)  # the kernel gives the number to the next mount
+        except OSError as error:
+            logger.warning("a root's mount stays", extra={"error": str(error)})
+
+
+def _make_mounts(config: Config) -> None:
+    made = _made(config)
+    for root in (config.state_root, config.run_root):
+        is_new = mount_at(os.path.realpath(root)) is None
+        entry = make_shared(root)
+        if is_new:
+            made.append(entry.mount_id)
+            _note(config, made)
+
+
+def _note(config: Config, made: list[int]) -> None:
+    new = config.run_root / f"{MADE}.new"
+    new.write_text(json.dumps({"boot_id": boot_id(), "mounts": made}))
+    new.replace(config.run_root / MADE)
+
+
+def _made(config: Config) -> list[int]:
+    """The ids of the mounts that engines of this boot made."""
+    try:
+        noted = json.loads((config.run_root / MADE).read_text())
+        return [int(mount_id) for mount_id in noted["mounts"]] if noted["boot_id"] == boot_id() else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _owner(lock: int) -> str:

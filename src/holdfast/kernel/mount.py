@@ -321,8 +321,8 @@ def _fd_path(fds: contextlib.ExitStack, path: str) -> str:
 
 # --- propagation ------------------------------------------------------------------------------------------
 
-def make_shared(path: StrPath) -> None:
-    """Make `path` a mount point whose mounts, and those below, propagate to its peers. Harmless to repeat.
+def make_shared(path: StrPath) -> mountinfo.MountInfo:
+    """Make `path` a mount point whose mounts, and those below, propagate to its peers; give it. Harmless to repeat.
 
     `/` is private where PID 1 is not systemd; without this `rshared` and `rslave` volumes mean nothing.
     Raises OSError. Source: mount_namespaces(7).
@@ -330,6 +330,7 @@ def make_shared(path: StrPath) -> None:
     present = _own_mount(path)
     if present.shared is None:
         mount("none", path, None, MS_SHARED | MS_REC)
+    return present
 
 
 def make_private(path: StrPath) -> None:

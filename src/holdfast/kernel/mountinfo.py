@@ -68,6 +68,29 @@ def mount_at(path: StrPath, table: Iterable[MountInfo] | None = None) -> MountIn
     return found[-1] if found else None
 
 
+def hides_nothing(entry: MountInfo, table: Iterable[MountInfo]) -> bool:
+    """Whether unmounting `entry`, with all below it, leaves the same files in the same places. Pure.
+
+    That is so for a directory bound onto itself, below which there is at most what was copied with it.
+    """
+    everything = {other.mount_id: other for other in table}
+    beneath = everything.get(entry.parent_id)
+    if beneath is None or beneath.device != entry.device or entry.root != os.path.normpath(
+        os.path.join(beneath.root, os.path.relpath(entry.mount_point, beneath.mount_point))
+    ):
+        return False
+    tree = [entry]
+    for above in tree:
+        tree += [other for other in everything.values() if other.parent_id == above.mount_id and other is not above]
+    gone = {below.mount_id for below in tree}
+    stays = {_what(other) for other in everything.values() if other.mount_id not in gone}
+    return all(_what(below) in stays for below in tree[1:])
+
+
+def _what(entry: MountInfo) -> tuple[str, str, str]:
+    return entry.mount_point, entry.device, entry.root
+
+
 def _parse_line(line: str) -> MountInfo:
     fields = line.split(" ")
     try:

@@ -156,6 +156,15 @@ def pin_mount_namespace_hiding(path: StrPath, hide: Path) -> None:
         raise
 
 
+def unpin_mount_namespace(path: StrPath) -> None:
+    """Undo `pin_mount_namespace_hiding`, its directory's own mount included. Harmless to repeat. Raises OSError."""
+    target = _resolved(path)
+    unpin(target)
+    with contextlib.suppress(FileNotFoundError):
+        if is_mount_point(target.parent):
+            mount.umount2(target.parent)
+
+
 def _pin_newer_mount_namespace(target: Path, hide: Path) -> None:
     """Make the namespace, complete before anybody can find it, and bind its file onto `target`.
 

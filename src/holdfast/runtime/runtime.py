@@ -20,7 +20,7 @@ from typing import Final
 from holdfast import faults, log
 from holdfast.config import Config
 from holdfast.errors import Conflict, DeadlineExceeded, EngineError, NotFound, System
-from holdfast.kernel import cgroup, identity, pidfd
+from holdfast.kernel import cgroup, identity, namespaces, pidfd
 from holdfast.kernel.path import owned_fd, remove_tree
 from holdfast.process import ProgramFailed, run
 from holdfast.runtime import attach, conmon, facts, messages, monitor, probe
@@ -105,6 +105,10 @@ class Runtime:
     def cgroup_path(self, container_id: str) -> str:
         """The control group of a container, for its spec."""
         return f"{self._config.cgroup_parent}/{container_id}"
+
+    def leave(self) -> None:
+        """Let go of what `probe` pinned in the kernel; only where no container runs. Raises OSError."""
+        namespaces.unpin_mount_namespace(self._places.namespace)
 
     def _prepare(self) -> None:
         layout = cgroup.layout()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.kernel.mountinfo import mount_at, mounts_below, parse_mountinfo, read_mountinfo
+from holdfast.kernel.mountinfo import hides_nothing, mount_at, mounts_below, parse_mountinfo, read_mountinfo
 
 TABLE = """\
 22 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard
@@ -53,3 +53,29 @@ def test_at_is_the_topmost() -> None:
 
 def test_own_table_has_a_root() -> None:
     assert any(entry.mount_point == "/" for entry in read_mountinfo())
+
+
+_ROOT = "1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 8:2 / /data rw - ext4 /dev/sdb rw\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "answer"),
+    [
+        (_ROOT + "9 1 8:1 /srv/own /srv/own rw shared:1 - ext4 /dev/sda rw\n", True),
+        (_ROOT + "9 2 8:2 /own /data/own rw - ext4 /dev/sdb rw\n", True),
+        (_ROOT + "9 1 8:1 /srv/other /srv/own rw - ext4 /dev/sda rw\n", False),
+        (_ROOT + "9 1 8:2 /srv/own /srv/own rw - ext4 /dev/sdb rw\n", False),
+        ("9 1 8:1 /srv/own /srv/own rw - ext4 /dev/sda rw\n", False),
+        # Something mounted on the copy alone, and something that was there before and was copied with it.
+        (_ROOT + "9 1 8:1 /srv/own /srv/own rw - ext4 /dev/sda rw\n"
+         "3 9 0:9 / /srv/own/disk rw - tmpfs tmpfs rw\n", False),
+        (_ROOT + "3 1 0:9 / /srv/own/disk rw - tmpfs tmpfs rw\n9 1 8:1 /srv/own /srv/own rw - ext4 /dev/sda rw\n"
+         "4 9 0:9 / /srv/own/disk rw - tmpfs tmpfs rw\n", True),
+        (_ROOT + "3 1 0:9 / /srv/own/disk rw - tmpfs tmpfs rw\n9 1 8:1 /srv/own /srv/own rw - ext4 /dev/sda rw\n"
+         "4 9 0:9 / /srv/own/disk rw - tmpfs tmpfs rw\n5 4 0:10 / /srv/own/disk/more rw - tmpfs tmpfs rw\n", False),
+    ],
+)  # fmt: skip
+def test_what_can_be_unmounted_unseen(table: str, answer: bool) -> None:
+    entries = parse_mountinfo(table)
+    entry = next(entry for entry in entries if entry.mount_id == 9)
+    assert hides_nothing(entry, entries) is answer
