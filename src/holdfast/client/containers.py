@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from holdfast.client.document import Document, decode
+from holdfast.client.failures import Garbled
 from holdfast.client.http import Response
 from holdfast.client.transport import Hijacked, Transport, segment
 from holdfast.errors import System
 
 Filters = Mapping[str, list[str]]
+
+
+def path_stat(response: Response) -> Document:
+    """What an answer says about the path it is about. Raises Garbled."""
+    from holdfast.wire.archive import decode_path_stat
+
+    try:
+        return Document(decode_path_stat(response.headers.get("x-docker-container-path-stat", "")))
+    except ValueError as error:
+        raise Garbled("the engine's answer does not say what the path is") from error
 
 
 class Waiting:
@@ -109,6 +120,27 @@ class Containers:
         """What it wrote: framed unless it has a terminal. Query: follow, since, until, timestamps, tail, details."""
         query = {"stdout": True, "stderr": True, **query}
         return self._transport.open("GET", f"/containers/{segment(name)}/logs", query)
+
+    def archive_stat(self, name: str, path: str) -> Document:
+        """What lies at a path in it: `name`, `size`, `mode` (Go's), `mtime`, `linkTarget`."""
+        with self._transport.open("HEAD", f"/containers/{segment(name)}/archive", {"path": path}) as response:
+            return path_stat(response)
+
+    def archive_get(self, name: str, path: str) -> Response:
+        """A file or directory of it as a tar archive, to be read in pieces; `path_stat` tells what it is."""
+        return self._transport.open("GET", f"/containers/{segment(name)}/archive", {"path": path})
+
+    def archive_put(
+        self, name: str, path: str, archive: Iterable[bytes], *, keep_kinds: bool = True, own: bool = False
+    ) -> None:
+        """Unpack a tar archive into a directory of it.
+
+        With `keep_kinds` no directory is replaced by anything else, nor the other way round; with `own` everything
+        belongs to its user.
+        """
+        query = {"path": path, "noOverwriteDirNonDir": keep_kinds, "copyUIDGID": own}
+        with self._transport.open("PUT", f"/containers/{segment(name)}/archive", query, archive) as response:
+            response.read()
 
     def exec_create(self, name: str, body: Mapping[str, object]) -> str:
         """Prepare a command in a running container; its id."""

@@ -171,7 +171,8 @@ def target(path: str, query: Json | None) -> str:
             pairs.extend((key, str(item)) for item in value)
         else:
             pairs.append((key, "1" if value is True else str(value)))
-    return f"/v{API_VERSION}{path}" + (f"?{urlencode(pairs)}" if pairs else "")
+    text = urlencode(pairs, errors="surrogateescape")  # paths in containers need not be UTF-8
+    return f"/v{API_VERSION}{path}" + (f"?{text}" if text else "")
 
 
 def raise_for(status: int, body: bytes, hint: str = "") -> None:

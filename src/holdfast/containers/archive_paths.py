@@ -35,11 +35,15 @@ class PathStat:
 
 
 def absolute(path: str) -> str:
-    """Give `path` from `/`, cleaned, with an end of `/` or `/.` kept. Pure.
+    """Give `path` from `/`, cleaned, with an end of `/` or `/.` kept. Pure."""
+    return keep_ending(posixpath.normpath("/" + path.lstrip("/")), path)
+
+
+def keep_ending(cleaned: str, path: str) -> str:
+    """Give `cleaned` with the end of `/` or `/.` that `path` had. Pure.
 
     Source: Docker, `PreserveTrailingDotOrSeparator`.
     """
-    cleaned = posixpath.normpath("/" + path.lstrip("/"))
     if base_name(path) == "." and base_name(cleaned) != ".":
         cleaned = cleaned.rstrip("/") + "/."
     if path.endswith("/") and not cleaned.endswith("/"):

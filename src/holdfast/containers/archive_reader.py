@@ -13,7 +13,7 @@ import subprocess
 import tarfile
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Protocol, cast
 
@@ -42,9 +42,11 @@ class Source(Protocol):
 class Members:
     """The members of an archive, in order. Data is asked for by `copy`; what was not asked for is skipped."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, rename: Callable[[str], str] | None = None) -> None:
+        """`rename` gives entries, and the targets of hard links, other names."""
         self._headers = _Headers(source)
         self._left = 0
+        self._rename = rename
 
     def __iter__(self) -> Iterator[tarfile.TarInfo]:
         """Yield members to the end of the archive. Raises System in Docker's words where it is damaged or cut off."""
@@ -60,6 +62,10 @@ class Members:
             self._left = headers.offset - headers.tell()
             if self._left < 0 or member.size < 0:
                 raise System(INVALID)
+            if self._rename is not None:
+                member.name = self._rename(member.name)
+                if member.islnk():
+                    member.linkname = self._rename(member.linkname)
             yield member
             self._skip(self._left)
 
