@@ -64,10 +64,11 @@ class Creator:
         """
         name = names.check(request.name) if request.name else ""
         _check(request)
-        with self._rooms.images.held(request.config.image) as image:
-            return self._create(request, name, image), _warnings(request)
+        with contextlib.ExitStack() as held:
+            image = held.enter_context(self._rooms.images.held(request.config.image))
+            return self._create(request, name, image, held), _warnings(request)
 
-    def _create(self, request: CreateRequest, name: str, image: Image) -> Container:
+    def _create(self, request: CreateRequest, name: str, image: Image, held: contextlib.ExitStack) -> Container:
         container_id = _new_id()
         config = merge.merge(request.config, image.config, container_id)
         points = mounts.parse(
@@ -80,8 +81,10 @@ class Creator:
                 tmpfs=request.host_config.tmpfs or {},
                 volume_driver=request.host_config.volume_driver,
                 api_version=request.api_version,
+                daemon_root=str(self._rooms.config.state_root),
             )
         )
+        points = tuple(self._with_image(point, held) if point.type == "image" else point for point in points)
         _check_points(points)
         name = name or names.make(self._rooms.registry.has_name)
         self._rooms.registry.reserve(name, container_id)
@@ -143,6 +146,12 @@ class Creator:
                     rooms.volumes.fill(point, rootfs, layers)
                 except NotFound as error:
                     logger.info("volume not filled", extra={"volume": point.name, "why": error})
+
+    def _with_image(self, point: MountPoint, held: contextlib.ExitStack) -> MountPoint:
+        """Find the image that a mount point names and keep it until the container is recorded. Raises NotFound."""
+        image = held.enter_context(self._rooms.images.held(point.name))
+        layers = self._rooms.images.layers_of(image)
+        return dataclasses.replace(point, image_id=image.id, source=str(layers[0]) if layers else "")
 
     def _inherited(self, spec: str) -> tuple[str, tuple[MountPoint, ...]]:
         """Look up an entry of `VolumesFrom`; a missing container is a bad parameter, as 404 would mean the image."""
@@ -230,8 +239,6 @@ def _check(request: CreateRequest) -> None:
 
 def _check_points(points: tuple[MountPoint, ...]) -> None:
     for point in points:
-        if point.type == "image":
-            raise InvalidParameter('invalid mount config for type "image": mounting images is not supported')
         if point.type == "bind" and point.must_exist and not os.path.lexists(point.source):
             raise InvalidParameter(
                 f'invalid mount config for type "bind": bind source path does not exist: {point.source}'

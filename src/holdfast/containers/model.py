@@ -284,6 +284,11 @@ class ContainerRecord:
         return (self.config.entrypoint or ()) + (self.config.cmd or ())
 
     @property
+    def image_ids(self) -> frozenset[str]:
+        """The images that the container cannot do without: its own and those mounted in it."""
+        return frozenset({self.image_id, *(point.image_id for point in self.mounts if point.image_id)})
+
+    @property
     def labels(self) -> Mapping[str, str]:
         """The labels, none included."""
         return self.config.labels or {}

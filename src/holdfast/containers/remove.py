@@ -86,7 +86,8 @@ class Remover:
 
     def _after(self, container: Container) -> None:
         self._folders.reclaim(container.id)
-        self._rooms.images.container_removed(container.record.image_id)
+        for image_id in container.record.image_ids:
+            self._rooms.images.container_removed(image_id)
 
     def _claim(self, container: Container) -> None:
         if container.removing:

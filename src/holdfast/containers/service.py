@@ -340,7 +340,7 @@ class Containers:
         return [
             (container.id, container.state.running)
             for container in self._registry.all()
-            if container.record.image_id == image_id
+            if image_id in container.record.image_ids
         ]
 
     def _images_of(self, reference: str) -> frozenset[str]:

@@ -21,7 +21,7 @@ import os
 import re
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from holdfast.errors import InvalidParameter, System
@@ -37,7 +37,7 @@ from holdfast.kernel.mount import (
 )
 from holdfast.kernel.mountinfo import MountInfo, parse_mountinfo
 from holdfast.kernel.path import owned_fd
-from holdfast.volumes.mounts import MountPoint
+from holdfast.volumes.mounts import MountPoint, near_root
 
 _SHARED = "-shared"
 _RESTRICTIONS = ("ro", "nosuid", "nodev", "noexec", "noatime")
@@ -76,7 +76,7 @@ class Staging:
         """
         if not sources:
             return ()
-        folder = self._root / container_id
+        folder = self.folder(container_id)
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
@@ -93,9 +93,13 @@ class Staging:
             undo.pop_all()
         return tuple(staged)
 
+    def folder(self, container_id: str) -> Path:
+        """Give the folder in which a container's mounts are made ready; whatever is in it goes with `unstage`."""
+        return self._root / container_id
+
     def unstage(self, container_id: str) -> None:
         """Detach everything that is staged; nothing happens if nothing is. Raises System."""
-        folder = self._root / container_id
+        folder = self.folder(container_id)
         try:
             for name in os.listdir(folder):
                 _unstage_one(folder / name, propagates=name.endswith(_SHARED))
@@ -147,6 +151,20 @@ def mount_of(fd: int) -> MountInfo:
         if line.startswith(beginning):
             return parse_mountinfo(line)[0]
     raise OSError(errno.ENOENT, "the mount is not in this namespace", str(fd))
+
+
+def settle_propagation(point: MountPoint, fd: int, daemon_root: Path) -> MountPoint:
+    """Give the mount point with the propagation that its source, open at `fd`, allows.
+
+    A bind of the engine's own root, or of what contains it, gets `rslave` by itself; where nothing is shared that is
+    `rprivate`, without an error. Source: moby, daemon/oci_linux.go, withMounts.
+    """
+    if point.propagation not in ("slave", "rslave") or not near_root(point.source, os.fspath(daemon_root)):
+        return point
+    under = mount_of(fd)
+    if under.shared is None and under.master is None:
+        return replace(point, propagation="rprivate")
+    return point
 
 
 def _check_propagation(point: MountPoint, under: MountInfo) -> None:

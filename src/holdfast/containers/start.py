@@ -17,11 +17,12 @@ from pathlib import Path
 
 from holdfast import faults, log
 from holdfast.containers.container import Container
+from holdfast.containers.imagemounts import open_image
 from holdfast.containers.model import ContainerRecord, now
 from holdfast.containers.networking import Networking
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.spec import Surroundings, spec_input
-from holdfast.containers.staging import open_bind
+from holdfast.containers.staging import open_bind, settle_propagation
 from holdfast.errors import Conflict, EngineError, NotModified, Unavailable
 from holdfast.runtime.messages import OTHER, StartFailed
 from holdfast.runtime.runtime import Task, TaskRequest
@@ -162,16 +163,20 @@ class Starter:
         record = container.record
         hidden = record.host_config.tmpfs or {}
         sources = []
-        for point in record.mounts:
-            if point.destination in hidden or point.type not in ("volume", "bind"):
+        for number, point in enumerate(record.mounts):
+            if point.destination in hidden or point.type not in ("volume", "bind", "image"):
                 continue
             if point.type == "volume":
                 point = dataclasses.replace(point, mount_id=secrets.token_hex(32))
                 fd = self._rooms.volumes.mount(record.id, point)
                 mounted.append(point)
+            elif point.type == "image":
+                fd = open_image(self._rooms, record.id, number, point, fds)
             else:
                 fd = open_bind(point)
             fds.callback(os.close, fd)
+            if point.type == "bind":
+                point = settle_propagation(point, fd, self._rooms.config.state_root)
             sources.append((point, fd))
         return sources
 

@@ -4,6 +4,7 @@
                   work     overlayfs's own
                   merged   where the overlay is mounted
     rootfs-base/           the lowest layer of all: what every container finds, unless its image has it
+    rootfs-nothing/        empty directories, as a read-only overlay must have two layers
 
 What is mounted into every container needs something to be mounted on, and programs look for `/.dockerenv` and
 `/etc/mtab`. In a layer below the image it is in nobody's way and no change of the container's.
@@ -39,6 +40,7 @@ class RootFs:
         self._files = ImageFiles(state_root)
         self._base = state_root / "rootfs-base"
         self._base_made = False
+        self._nothing = state_root / "rootfs-nothing"
 
     def directory(self, container_id: str) -> Path:
         """The directory that holds a container's part."""
@@ -86,7 +88,7 @@ class RootFs:
             return merged
         options = ("volatile",) if volatile else ()
         with self._mounting(container_id, layers):
-            with contextlib.suppress(FileNotFoundError):  # the mark of a volatile mount, which refuses any other after it
+            with contextlib.suppress(FileNotFoundError):  # the mark of a volatile mount refuses all others
                 remove_entry(directory / "work" / "work", "incompat")
             mount.overlay(merged, self.lower_dirs(layers), directory / "upper", directory / "work", options=options)
         faults.point("rootfs-mounted")
@@ -109,6 +111,15 @@ class RootFs:
             yield merged, (own, *lower_dirs)
         finally:
             mount.umount2(merged)
+
+    def mount_image(self, destination: Path, layers: Sequence[str]) -> None:
+        """Mount an image's files at a directory, read-only. Raises NotFound if a layer is gone, System otherwise."""
+        own = [self._files.layer(chain_id) for chain_id in reversed(layers)]
+        nothing = [self._nothing / name for name in ("1", "2")]
+        with self._mounting(destination.parent.name, layers):
+            for path in nothing:
+                path.mkdir(mode=0o755, parents=True, exist_ok=True)
+            mount.overlay(destination, [*own, *nothing[: max(0, 2 - len(own))]], None, None)
 
     @contextlib.contextmanager
     def _mounting(self, container_id: str, layers: Sequence[str]) -> Iterator[None]:

@@ -86,6 +86,8 @@ class MountPoint:
     read_only_recursive: bool = True
     tmpfs_options: tuple[str, ...] = ()
     mount_id: str = ""
+    image_id: str = ""
+    """Of type `image`: the image that `name` stood for when the container was made."""
 
     def encode(self) -> dict[str, Any]:
         """Give a plain dictionary for a container's record."""
@@ -112,6 +114,8 @@ class MountRequest:
     tmpfs: Mapping[str, str] = field(default_factory=dict)
     volume_driver: str = ""
     api_version: tuple[int, int] = (1, 51)
+    daemon_root: str = ""
+    """Where the engine keeps its state; mounts of it must not stay in containers."""
 
 
 def parse(request: MountRequest) -> tuple[MountPoint, ...]:
@@ -131,12 +135,12 @@ def parse(request: MountRequest) -> tuple[MountPoint, ...]:
     own: dict[str, MountPoint] = {}
     tmpfs = {_tmpfs_destination(path) for path in request.tmpfs}
     for spec in request.binds:
-        point = parse_bind(spec, request.volume_driver)
+        point = _settle_bind(parse_bind(spec, request.volume_driver), request, asked=_asks_propagation(spec))
         if point.destination in own or point.destination in tmpfs:
             raise InvalidParameter(f"Duplicate mount point: {point.destination}")
         own[point.destination] = point
     for mount in request.mounts:
-        point = parse_mount(mount, request.api_version)
+        point = _settle_bind(parse_mount(mount, request.api_version), request, asked=bool(mount.propagation))
         if point.destination in own:
             raise InvalidParameter(f"Duplicate mount point: {mount.target}")
         own[point.destination] = point
@@ -262,6 +266,37 @@ def clean(path: str) -> str:
     return cleaned[1:] if cleaned.startswith("//") else cleaned
 
 
+def near_root(source: str, daemon_root: str) -> bool:
+    """Tell whether a bind's source lies within the engine's root or the root within it, as Docker does: textually."""
+    return bool(daemon_root) and (source.startswith(daemon_root) or daemon_root.startswith(source))
+
+
+def _settle_bind(point: MountPoint, request: MountRequest, *, asked: bool) -> MountPoint:
+    """Give a bind the propagation that the engine's root needs, and the depth of read-only that its client knew.
+
+    Before API 1.44 a read-only bind left the mounts below it writable. Raises InvalidParameter in Docker's words.
+    Source: moby, daemon/volumes_unix.go, validateBindDaemonRoot and registerMountPoints.
+    """
+    if point.type != "bind":
+        return point
+    if request.api_version < (1, 44):
+        point = replace(point, read_only_recursive=False)
+    if near_root(point.source, request.daemon_root) and point.propagation not in ("rslave", "rshared"):
+        if asked:
+            raise InvalidParameter(
+                'invalid mount config: must use either propagation mode "rslave" or "rshared" when mount source is '
+                f'within the daemon root, daemon root: "{request.daemon_root}", bind mount source: "{point.source}", '
+                f'propagation: "{point.propagation}"'
+            )
+        point = replace(point, propagation="rslave")
+    return point
+
+
+def _asks_propagation(spec: str) -> bool:
+    mode = spec.split(":")[2:]
+    return bool(mode) and bool(_PROPAGATIONS & frozenset(mode[0].split(",")))
+
+
 def _is_mode(mode: str) -> bool:
     if not mode:
         return True
@@ -308,6 +343,8 @@ def _bind_mount(mount: MountSpec, destination: str, wrong: str) -> MountPoint:
         raise InvalidParameter(wrong + f"invalid mount path: '{mount.source}' mount path must be absolute")
     if not mount.read_only and mount.read_only_non_recursive:
         raise InvalidParameter("mount options conflict: !ReadOnly && BindOptions.ReadOnlyNonRecursive")
+    if mount.read_only_non_recursive and mount.read_only_force_recursive:
+        raise InvalidParameter("mount options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive")
     if not mount.read_only and mount.read_only_force_recursive:
         raise InvalidParameter("mount options conflict: !ReadOnly && BindOptions.ReadOnlyForceRecursive")
     return MountPoint(
