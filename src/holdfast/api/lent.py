@@ -25,7 +25,7 @@ class LentBody:
         """Read from `connection`, non-blocking and ours to close, after the payload in `first`."""
         self._socket = connection
         self._body = body
-        self._pieces = [memoryview(piece) for piece in first]
+        self._pieces = [memoryview(piece) for piece in first if piece]
         self._pieces.reverse()
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._receiving = threading.Lock()
