@@ -59,8 +59,8 @@ def _answer(opcode: int, node: int, body: bytes) -> bytes | int:
             return b""
         entries = b""
         for number, child in enumerate([child for child in PARENT if PARENT[child] == node], 1):
-            name = NODES[child][0].encode()
-            entries += struct.pack("=QQII", child, number, len(name), NODES[child][1] >> 12) + name
+            entry = NODES[child][0].encode()
+            entries += struct.pack("=QQII", child, number, len(entry), NODES[child][1] >> 12) + entry
             entries += b"\0" * (-len(entries) % 8)
         return entries
     if opcode == _STATFS:

@@ -13,6 +13,7 @@ from holdfast.containers.container import Container
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.start import Starter
 from holdfast.errors import EngineError, NotFound
+from holdfast.volumes.drivers.base import MountFailed
 
 if TYPE_CHECKING:
     from holdfast.runtime.exits import ExitInfo
@@ -25,9 +26,16 @@ class Exits:
 
     def __init__(
         self, rooms: Rooms, starter: Starter, lane: Executor, *,
+        starting: Executor, retrying: Executor,
         remove: Callable[[Container], None], forget_execs: Callable[[Container], None],
     ) -> None:
-        """`remove` removes a container whose lock is held, as AutoRemove asks."""
+        """`remove` removes a container whose lock is held, as AutoRemove asks.
+
+        Restarts are made in `starting`. Those whose storage is away are tried again in `retrying`: they may hold a
+        thread for as long as a mount may take, and hold up only each other.
+        """
+        self._starting = starting
+        self._retrying = retrying
         self._forget_execs = forget_execs
         self._rooms = rooms
         self._starter = starter
@@ -62,8 +70,17 @@ class Exits:
 
     def start_later(self, container: Container, delay_s: float) -> None:
         """Start a container after a while, unless somebody starts, stops or removes it first."""
+        self._plan(container, delay_s, self._starting)
+
+    def retry_later(self, container: Container) -> None:
+        """Try again, for as long as it takes, to start a container whose storage is away; its lock is held."""
+        self._rooms.registry.note(container, status="restarting")
+        container.restart_delay_s = policy.next_delay_s(container.restart_delay_s, 0.0)
+        self._plan(container, container.restart_delay_s, self._retrying)
+
+    def _plan(self, container: Container, delay_s: float, lane: Executor) -> None:
         run = container.run
-        self.later(delay_s, lambda: self._lane.submit(self._start_again, container, run))
+        self.later(delay_s, lambda: lane.submit(self._start_again, container, run))
 
     def later(self, delay_s: float, call: Callable[[], object]) -> None:
         """Make a quick call in `delay_s` seconds, unless the engine stops first."""
@@ -110,9 +127,16 @@ class Exits:
             with self._rooms.registry.hold(container):
                 if container.run != run:
                     return
-                count = container.state.restart_count + 1
-                self._rooms.registry.note(container, restart_count=count)
-                self._starter.start(container)
+                count = container.state.restart_count
+                self._rooms.registry.note(container, restart_count=count + 1)
+                try:
+                    self._starter.start(container)
+                except MountFailed as error:
+                    if not policy.is_kept_up(container.record.host_config.restart_policy):
+                        raise
+                    logger.warning("storage is away", extra={"container": container.name, "error": error})
+                    self._rooms.registry.note(container, restart_count=count)
+                    self.retry_later(container)
         except NotFound:
             return
         except EngineError as error:

@@ -38,6 +38,11 @@ def wants_restart(policy: RestartPolicy, *, exit_code: int, restart_count: int, 
     return policy.name in ("always", "unless-stopped")
 
 
+def is_kept_up(policy: RestartPolicy) -> bool:
+    """Whether a container that cannot be started for a reason outside of it is tried again, however often."""
+    return policy.name in ("always", "unless-stopped", "on-failure")
+
+
 def wants_start_with_engine(
     policy: RestartPolicy, *, exit_code: int, restart_count: int, stopped_by_user: bool
 ) -> bool:

@@ -27,6 +27,7 @@ from holdfast.containers.remove import Remover
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.start import Starter
 from holdfast.errors import EngineError, NotFound, NotModified, Unavailable
+from holdfast.volumes.drivers.base import MountFailed
 
 if TYPE_CHECKING:
     from holdfast.runtime.exits import ExitInfo, ExitWatcher
@@ -85,7 +86,7 @@ class Restorer:
     def apply_policies(self) -> None:
         """Start what is to run, each container by itself: one that cannot start holds up no other."""
         deadline = time.monotonic() + PLUGIN_WAIT_S
-        for container in self._rooms.registry.all():
+        for container in sorted(self._rooms.registry.all(), key=self._may_wait):
             state = container.state
             if state.task is not None:
                 continue
@@ -103,6 +104,11 @@ class Restorer:
                 self._lane.submit(self._start, container, container.run, deadline)
             elif host.auto_remove and state.started_at is not None:
                 self._lane.submit(self._remove_ended, container)
+
+    def _may_wait(self, container: Container) -> bool:
+        """Tell whether a start may have to wait for a server: these come last."""
+        points = container.record.mounts
+        return any(point.type == "volume" and self._rooms.volumes.may_hang(point.name) for point in points)
 
     def _load(self) -> dict[str, Container]:
         containers = {}
@@ -195,7 +201,11 @@ class Restorer:
         try:
             with self._rooms.registry.hold(container):
                 if container.run == run and container.state.task is None:
-                    self._starter.start(container)
+                    try:
+                        self._starter.start(container)
+                    except MountFailed as error:
+                        self._report(container, error)
+                        self._exits.retry_later(container)
         except (NotFound, Unavailable) as error:
             if time.monotonic() < deadline:
                 self._exits.later(_RETRY_S, self._again(container, run, deadline))

@@ -42,6 +42,7 @@ logger = log.get(__name__)
 
 _SETTLING_THREADS = 64
 _STARTING_THREADS = 32
+_RETRYING_THREADS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class Containers:
         self._settling = ThreadPoolExecutor(_SETTLING_THREADS, thread_name_prefix="settle")
         self._starting = ThreadPoolExecutor(_STARTING_THREADS, thread_name_prefix="start")
         self.archives = Archives(self._rooms)
+        self._retrying = ThreadPoolExecutor(_RETRYING_THREADS, thread_name_prefix="retry")
         self.execs = Execs(self._rooms, self._settling)
         self._creator = Creator(self._rooms)
         self._starter = Starter(self._rooms, self._watch)
@@ -91,6 +93,8 @@ class Containers:
             self._rooms,
             self._starter,
             self._settling,
+            starting=self._starting,
+            retrying=self._retrying,
             remove=self._remover.remove_ended,
             forget_execs=self.execs.forget,
         )
@@ -115,6 +119,7 @@ class Containers:
         self._watcher.stop()
         self.execs.shut_down()
         self._starting.shutdown(wait=True, cancel_futures=True)
+        self._retrying.shutdown(wait=True, cancel_futures=True)
         self._settling.shutdown(wait=True)
 
     # --- looked at ------------------------------------------------------------------------------------------------

@@ -297,6 +297,11 @@ class Volumes:
         )
         return fd
 
+    def may_hang(self, name: str) -> bool:
+        """Tell whether mounting the volume may have to wait for something that never answers."""
+        record = self._catalogue.get(name)
+        return record is not None and (record.driver != DEFAULT_DRIVER or self._local.may_hang(record))
+
     def unmount(self, container_id: str, point: MountPoint) -> None:
         """End what `mount` began. A volume that is gone is no error. Raises what the driver raises."""
         with self._locks.hold(point.name):

@@ -172,8 +172,7 @@ class LocalDriver:
 
         Raises NotFound, InvalidParameter, MountFailed.
         """
-        source = source_of(record.options)
-        if source is None or source.type in mounting.MEMORY_TYPES:
+        if not self.may_hang(record):
             return None
         try:
             with self._volume(record) as directory:
@@ -211,6 +210,11 @@ class LocalDriver:
         root = os.path.realpath(self.volumes_root)
         found = (Path(entry.mount_point) for entry in read_mountinfo())
         return frozenset(path.parent.name for path in found if path.name == DATA and str(path.parent.parent) == root)
+
+    def may_hang(self, record: VolumeRecord) -> bool:
+        """Tell whether mounting it may have to wait for a server or a device."""
+        source = source_of(record.options)
+        return source is not None and source.type not in mounting.MEMORY_TYPES
 
     def check(self, record: VolumeRecord) -> Sequence[Step]:
         """Take the steps from the volume's options to its data, up to the first that fails. See `check`."""
