@@ -21,8 +21,9 @@ SHAPES = Path(__file__).parent / "shapes"
 
 # Members whose own members are names of the machine's or the user's, or are about machinery that is not ours.
 OPAQUE = {
-    "GraphDriver.Data", "Plugins", "Runtimes", "Containerd", "RegistryConfig", "DriverStatus", "RuncCommit",
-    "InitCommit", "ContainerdCommit", "Components[].Details", "CDISpecDirs", "SecurityOptions", "IPAM.Config", "Options",
+    "GraphDriver.Data", "Plugins", "Runtimes", "Containerd", "RegistryConfig", "DriverStatus",
+    "RuncCommit", "InitCommit", "ContainerdCommit", "Components[].Details", "CDISpecDirs",
+    "SecurityOptions", "IPAM.Config", "Options",
 }  # fmt: skip
 
 # Where we differ, and may: each with its reason.

@@ -15,9 +15,8 @@ TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.transcript"
 
 # What our engine cannot do yet: the transcript is Docker's word on how it shall be.
 PENDING = {
-    "copy": "no docker cp, diff, export",
+    "export": "no docker diff and export",
     "networks": "no networks of one's own",
-    "prune": "no docker builder prune",
 }
 
 pytestmark = [pytest.mark.kernel, pytest.mark.transcript]

@@ -60,9 +60,9 @@ class Terminal:
         Returns what is there instead where the time is over or the program ended, None where all is well.
         """
         deadline = time.monotonic() + self.timeout_s
-        while pattern.fullmatch(shown := _shown(self._unread)) is None:
+        while pattern.fullmatch(on_screen := shown(self._unread)) is None:
             if not self._read(deadline - time.monotonic()):
-                return shown
+                return on_screen
         self._unread = self._unread[self._unread.rfind(b"\n") + 1 :]
         return None
 
@@ -73,7 +73,7 @@ class Terminal:
             pass
         if time.monotonic() > deadline:
             self.process.kill()
-        return _shown(self._unread), self.process.wait(self.timeout_s)
+        return shown(self._unread), self.process.wait(self.timeout_s)
 
     def _read(self, timeout_s: float) -> bool:
         readable, _, _ = select.select([self.master], [], [], max(0, timeout_s))
@@ -87,7 +87,7 @@ class Terminal:
         return bool(data)
 
 
-def _shown(data: bytes) -> str:
+def shown(data: bytes) -> str:
     """What `data` leaves on an endlessly long screen, as far as shells go: lines are rewritten and cut short."""
     return "\n".join(_line(line) for line in data.decode(errors="replace").replace("\r\n", "\n").split("\n"))
 

@@ -1,7 +1,8 @@
 """Transcripts: what a user types and what Docker answers, in a file that reads like a terminal session.
 
     # A comment.
-    $ docker volume create data             a command, run by bash in the engine's network namespace
+    $ docker volume create data             a command, run by bash in the engine's network namespace; a backslash at
+                                            the end of a line continues it, as a shell does
     data                                    its standard output, to the letter
     ! Error response from daemon: ...       its standard error, a line each
     [exit 1]                                its exit code; 0 where nothing is said
@@ -20,7 +21,7 @@ What differs from run to run is written as a placeholder: `<id64>`, `<time>`, ..
 `<id64:web>`, the text is kept: later `<web>` stands for it in output, commands and requests alike. A line that is just
 `...` stands for any number of lines, and inside an API answer for any text. Runs of two or more blanks inside a line
 are as good as one another, since columns are as wide as their contents; blanks at the ends of lines do not count.
-Commands see `$DIR`, an empty folder of their own, and `$START`, when the transcript began.
+Commands run in `$DIR`, an empty folder of their own, and see `$START`, when the transcript began.
 """
 
 from __future__ import annotations
@@ -157,10 +158,14 @@ def _exchanges(path: Path, lines: Sequence[str]) -> Iterator[Exchange]:
         kind, _, request = line.partition(" ")
         if kind not in ("$", "@", ">"):
             raise ValueError(f"{path}:{number + 1}: neither a command nor a request: {line}")
-        start = number = number + 1
+        where = number = number + 1
+        while kind in "$@" and request.endswith("\\") and number < len(lines):
+            request += "\n" + lines[number]
+            number += 1
+        start = number
         while number < len(lines) and not _starts_exchange(lines[number], kind):
             number += 1
-        yield _exchange(kind, start, request, lines[start:number])
+        yield _exchange(kind, where, request, lines[start:number])
 
 
 def _starts_exchange(line: str, kind: str) -> bool:
@@ -261,4 +266,4 @@ class Player:
         return "" if same else f"  expected:\n    {expected}\n  but it was:\n    {actual}"
 
     def _argv(self, exchange: Exchange) -> list[str]:
-        return [*self.engine.enter(), "bash", "-c", self.names.fill(exchange.request)]
+        return [*self.engine.enter(), "bash", "-c", 'cd "$DIR"; ' + self.names.fill(exchange.request)]

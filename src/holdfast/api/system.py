@@ -99,6 +99,12 @@ async def disk_usage(request: Request, engine: Engine) -> Response:
     return json_response(200, await in_worker(_disk_usage, engine, wanted, request.api_version))
 
 
+@routes.add_immediate("POST", "/build/prune", since=(1, 31))
+def build_prune(_request: Request, _engine: Engine) -> Response:
+    """POST /build/prune → 200: there is no build cache; `docker system prune` asks all the same. BuildPrune."""
+    return json_response(200, {"CachesDeleted": None, "SpaceReclaimed": 0})
+
+
 @routes.add("POST", "/session", since=(1, 31))
 async def session(_request: Request, _engine: Engine) -> Response:
     """POST /session → 501: BuildKit's. Operation Session."""

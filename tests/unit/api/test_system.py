@@ -133,6 +133,10 @@ def test_events(tmp_path: Path) -> None:
         ask(full, "GET", "/events?since=5&until=2")
 
 
+def test_there_is_no_build_cache_to_prune(tmp_path: Path) -> None:
+    assert ask(engine(tmp_path), "POST", "/build/prune") == {"CachesDeleted": None, "SpaceReclaimed": 0}
+
+
 def test_what_belongs_to_buildkit_says_so(tmp_path: Path) -> None:
     for path in ("/session", "/grpc"):
         with pytest.raises(Unsupported, match="DOCKER_BUILDKIT=0") as refused:
