@@ -126,6 +126,8 @@ class Starter:
         rooms = self._rooms
         attachers = container.take_attachers()
         opened = [(on_socket, rooms.runtime.open_attach(container.id)) for on_socket in attachers]
+        if len(opened) > 1:
+            rooms.runtime.let_attach(task)
         for on_socket, connection in opened:
             on_socket(connection)
         self._watch(container.id, task)

@@ -50,6 +50,12 @@ def is_same_process(pid: int, start_time: int) -> bool:
     return found is not None and found[1] == start_time and found[0] not in "ZX"
 
 
+def is_asleep(pid: int) -> bool:
+    """Whether the process waits for something, in the kernel; one that has ended counts as asleep."""
+    found = _read_stat(pid)
+    return found is None or found[0] not in "RD"
+
+
 def exit_code_of(pidfd: int) -> int | None:
     """The exit code of a process that has ended and been reaped, by whomever; 128 + N after signal N.
 

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import signal
+import time
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from holdfast.kernel.path import owned_fd
 
 _RESIZE: Final = "1 {rows} {columns}\n"
 _REOPEN_LOG: Final = "2 0 0\n"
+_TURN_S: Final = 0.0002
 
 
 def resize(bundle: Path, what: str, rows: int, columns: int) -> None:
@@ -25,6 +27,17 @@ def resize(bundle: Path, what: str, rows: int, columns: int) -> None:
 def reopen_log(bundle: Path, what: str) -> None:
     """Have the log file opened anew, after a rename. `what` is for the message of the Conflict."""
     _control(bundle, what, _REOPEN_LOG)
+
+
+def wait_until_idle(pid: int, timeout_s: float = 1.0) -> None:
+    """Wait until the conmon of that id has done what it was asked to, for `timeout_s` at most.
+
+    It accepts one connection in each turn of its loop, where output of the process may come first and is lost to those
+    behind. A connection wakes it before connect(2) returns, so once it sleeps it has accepted them all.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not pidfd.is_asleep(pid) and time.monotonic() < deadline:
+        time.sleep(_TURN_S)
 
 
 def wait_for_end(bundle: Path, timeout_s: float) -> bool:

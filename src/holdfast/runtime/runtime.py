@@ -283,6 +283,10 @@ class Runtime:
         """Connect to a container's streams: see `attach`. Raises Conflict if they are closed."""
         return attach.connect(self._places.bundle(container_id))
 
+    def let_attach(self, task: Task) -> None:
+        """Wait until several connections of `open_attach` get all that follows; a single one does at once."""
+        monitor.wait_until_idle(task.conmon_pid)
+
     def resize(self, container_id: str, rows: int, columns: int) -> None:
         """Set the size of the container's terminal. Raises Conflict if it does not run."""
         monitor.resize(self._places.bundle(container_id), f"container {container_id}", rows, columns)

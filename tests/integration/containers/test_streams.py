@@ -111,6 +111,14 @@ def test_attach_before_start_gets_the_first_byte(engine: Engine, make: Any) -> N
     assert other.frames() == {2: b"err\n"}
 
 
+def test_everybody_who_attaches_before_the_start_gets_everything(engine: Engine, make: Any) -> None:
+    for _ in range(10):
+        key = make("echo", "out")
+        streams = [Stream(engine, f"/containers/{key}/attach?stream=1&stdout=1") for _ in range(4)]
+        engine.call("POST", f"/containers/{key}/start")
+        assert [stream.frames() for stream in streams] == [{1: b"out\n"}] * 4
+
+
 def test_the_end_of_stdin_reaches_the_process_and_its_answer_comes_back(engine: Engine, make: Any) -> None:
     key = make("sh", "-c", "cat; echo end", OpenStdin=True, StdinOnce=True, AttachStdin=True)
     stream = Stream(engine, f"/containers/{key}/attach?stream=1&stdin=1&stdout=1&stderr=1")
