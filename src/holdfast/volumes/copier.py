@@ -33,7 +33,7 @@ _SMALL_BYTES = 64 << 10
 _OWN_XATTRS = ("trusted.overlay.", "trusted.holdfast.")
 _OPEN_LEVELS = 8
 _PATH_BYTES = 3500
-_SPECIAL_BITS = 0o7000
+_ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 
 @dataclass(slots=True)
@@ -78,11 +78,11 @@ def copy_tree(sources: Sequence[int], destination: int) -> Copied:
     """Copy everything below the directory that `sources` make, into the empty directory fd `destination`.
 
     `sources` are descriptors of one directory's layers, topmost first; a single one is a directory as it is. The
-    attributes of the topmost are applied to `destination` last. No tree may be changed by others meanwhile. Raises
-    OSError; what was copied until then stays for the caller to remove.
+    attributes of the topmost are applied to `destination` last; until then it is plain, see `make_plain`. No tree may
+    be changed by others meanwhile. Raises OSError; what was copied until then stays for the caller to remove.
     """
     root = os.fstat(destination)
-    calm = not root.st_mode & stat.S_ISGID and not _has_default_acl(destination)
+    calm = not root.st_mode & stat.S_ISGID
     copy = _Copy(
         sources,
         destination,
@@ -109,6 +109,16 @@ def copy_tree(sources: Sequence[int], destination: int) -> Copied:
         for level in stack:
             _shut(level)
     return copy.total
+
+
+def make_plain(directory: int) -> None:
+    """Take from a new directory fd what it has from the one that it was made in, so that nothing below gets it too."""
+    for name in _ACLS:
+        with contextlib.suppress(OSError):
+            os.removexattr(directory, name)
+    with contextlib.suppress(OSError):
+        os.fchown(directory, os.geteuid(), os.getegid())
+        os.fchmod(directory, 0o700)
 
 
 def apply_attributes(source: int, destination: int, status: os.stat_result, *, times: bool = True) -> None:
@@ -343,12 +353,6 @@ def _copy_xattrs(source: int | str, destination: int | str) -> None:
         except OSError as error:
             if error.errno not in _NO_XATTRS:
                 raise
-
-
-def _has_default_acl(directory: int) -> bool:
-    with contextlib.suppress(OSError):
-        return bool(os.getxattr(directory, "system.posix_acl_default"))
-    return False
 
 
 def _umask() -> int:

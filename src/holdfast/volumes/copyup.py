@@ -32,7 +32,7 @@ from holdfast.kernel.path import (
     rename_noreplace,
     renameat2,
 )
-from holdfast.volumes.copier import apply_attributes, copy_tree
+from holdfast.volumes.copier import apply_attributes, copy_tree, make_plain
 from holdfast.volumes.drivers.local import DATA
 from holdfast.volumes.layers import DIRECTORY, close, open_merged
 from holdfast.volumes.mounts import MountPoint
@@ -94,6 +94,7 @@ def fill(source: Sequence[int], stage: int, target: int, identity: str, subpath:
     os.mkdir(filling, 0o700, dir_fd=stage)
     try:
         with owned_fd(os.open(filling, DIRECTORY, dir_fd=stage)) as copy:
+            make_plain(copy)
             faults.point("fill-copying")
             copy_tree(source, copy)
             if subpath:
