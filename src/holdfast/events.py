@@ -53,6 +53,11 @@ class EventBus:
             listener(event)
         return event
 
+    @property
+    def listener_count(self) -> int:
+        """How many listen now."""
+        return len(self._listeners)
+
     def subscribe(
         self, listener: Callable[[Event], None], *, since_ns: int | None = None
     ) -> tuple[list[Event], Callable[[], None]]:

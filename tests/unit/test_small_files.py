@@ -58,7 +58,9 @@ def test_events_are_neither_missed_nor_doubled() -> None:
     heard: list[Event] = []
     past, unsubscribe = bus.subscribe(heard.append, since_ns=first.time_ns)
     second = bus.publish("volume", "destroy", "a")
+    assert bus.listener_count == 1
     unsubscribe()
+    assert bus.listener_count == 0
     bus.publish("volume", "create", "b")
     assert (past, heard) == ([first], [second])
     assert second.time_ns > first.time_ns

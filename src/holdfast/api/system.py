@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from holdfast.api.engine import Engine
     from holdfast.api.request import Request
+    from holdfast.config import Config
     from holdfast.runtime.spec import HostFacts
 
 routes = Router()
@@ -50,6 +51,7 @@ _PING_HEADERS = {
     "Swarm": "inactive",
 }
 _DISK_OBJECTS = frozenset({"container", "image", "volume", "build-cache"})
+_IPV4_SETTINGS = Path("/proc/sys/net/ipv4")
 _INITS = ("catatonit", "tini", "docker-init")
 
 
@@ -136,7 +138,7 @@ def _disk_usage(engine: Engine, asked: frozenset[str], api_version: tuple[int, i
 
 def _info(engine: Engine) -> dict[str, Any]:
     facts = engine.runtime.facts
-    machine = _machine(engine.config.state_root, engine.runtime.host_facts())
+    machine = _machine(engine.config, engine.runtime.host_facts())
     return encode_info(
         engine_id=_engine_id(engine.config.state_root),
         version=__version__,
@@ -148,8 +150,8 @@ def _info(engine: Engine) -> dict[str, Any]:
         runtime=Part(facts.name, facts.version),
         runtimes={facts.name: str(facts.path)},
         init_binary=next((name for name in _INITS if shutil.which(name)), ""),
-        volume_drivers=("local",),
-        listeners=0,
+        volume_drivers=engine.volumes.driver_names,
+        listeners=engine.events.listener_count,
         threads=threading.active_count(),
         now=_now(),
         warnings=_warnings(machine),
@@ -163,7 +165,7 @@ def _counts(engine: Engine) -> Counts:
     return Counts(running, by_status["paused"], stopped, engine.images.count())
 
 
-def _machine(state_root: Path, host: HostFacts) -> Machine:
+def _machine(config: Config, host: HostFacts) -> Machine:
     """Read what the machine is. Anything that cannot be read counts as absent: `info` must answer on every machine."""
     release = _os_release()
     cgroup_version = "2" if host.cgroup_v2 else "1"
@@ -178,11 +180,19 @@ def _machine(state_root: Path, host: HostFacts) -> Machine:
         cgroup_version=cgroup_version,
         controllers=host.controllers,
         swap_limit=host.swap_limit,
-        ipv4_forwarding=_read("/proc/sys/net/ipv4/ip_forward") == "1",
-        backing_filesystem=_filesystem_of(state_root),
+        ipv4_forwarding=_forwards_ipv4(config.bridge_name),
+        backing_filesystem=_filesystem_of(config.state_root),
         security_options=_security_options(host),
         open_files=len(os.listdir("/proc/self/fd")),
     )
+
+
+def _forwards_ipv4(bridge: str) -> bool:
+    """Whether containers reach other hosts as far as this setting goes: it is switched on together with the bridge.
+
+    /proc/sys/net shows the network namespace of whoever reads it, /sys/class/net that of its mount.
+    """
+    return not (_IPV4_SETTINGS / "conf" / bridge).exists() or _read(str(_IPV4_SETTINGS / "ip_forward")) == "1"
 
 
 def _os_release() -> dict[str, str]:

@@ -63,6 +63,11 @@ class Volumes:
         self._outages = Outages()
         self.trash = Trash(self._table, self._catalogue, self._keeper, local, self._locks, events, self._driver)
 
+    @property
+    def driver_names(self) -> Sequence[str]:
+        """The drivers that can be asked for, by name."""
+        return sorted(self._drivers)
+
     # --- made, found, removed -------------------------------------------------------------------------------------
 
     def create(

@@ -44,7 +44,7 @@ def engine(tmp_path: Path) -> Engine:
             events=EventBus(),
             images=SimpleNamespace(count=lambda: 3, disk_usage=list, layers_size=lambda: 7),
             containers=SimpleNamespace(all=lambda: [_with_status(status) for status in statuses]),
-            volumes=SimpleNamespace(disk_usage=list),
+            volumes=SimpleNamespace(disk_usage=list, driver_names=["local", "other"]),
             runtime=SimpleNamespace(
                 facts=SimpleNamespace(name="crun", version="1.8.1", path=Path("/usr/bin/crun")), host_facts=lambda: host
             ),
@@ -142,3 +142,26 @@ def test_what_belongs_to_buildkit_says_so(tmp_path: Path) -> None:
         with pytest.raises(Unsupported, match="DOCKER_BUILDKIT=0") as refused:
             ask(engine(tmp_path), "POST", path)
         assert isinstance(refused.value, EngineError)
+
+
+def test_info_names_drivers_and_counts_listeners(tmp_path: Path) -> None:
+    served = engine(tmp_path)
+    _, unsubscribe = served.events.subscribe(lambda _: None)
+    shown = ask(served, "GET", "/info")
+    assert (shown["Plugins"]["Volume"], shown["NEventsListener"]) == (["local", "other"], 1)
+    unsubscribe()
+    assert ask(served, "GET", "/info")["NEventsListener"] == 0
+
+
+@pytest.mark.parametrize(
+    ("bridge", "setting", "forwards"), [(True, "0", False), (True, "1", True), (False, "0", True), (False, "1", True)]
+)
+def test_forwarding_is_missed_only_where_there_is_a_bridge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bridge: bool, setting: str, forwards: bool
+) -> None:
+    (tmp_path / "conf" / ("holdfast0" if bridge else "eth0")).mkdir(parents=True)
+    (tmp_path / "ip_forward").write_text(setting)
+    monkeypatch.setattr(system, "_IPV4_SETTINGS", tmp_path)
+    shown = ask(engine(tmp_path), "GET", "/info")
+    assert shown["IPv4Forwarding"] is forwards
+    assert ("WARNING: IPv4 forwarding is disabled" in shown["Warnings"]) is not forwards
