@@ -30,7 +30,7 @@ packages_run=(
     tar gzip bzip2 xz-utils zstd      # unpacking layers, however they are compressed
     e2fsprogs xfsprogs btrfs-progs    # volumes with a size, block devices
 )
-packages_test=(kmod procps iptables make git shellcheck)
+packages_test=(kmod procps iptables make git shellcheck debootstrap)
 # Downloaded and unpacked, not installed: they would start services on people's machines, or are big.
 private_test=(docker-registry)
 private_guest=(user-mode-linux)   # exists for x86 only
