@@ -62,7 +62,12 @@ def _compare(engine: Engine) -> None:
     assert _cgroups(engine) <= running | {f"conmon-{key}" for key in running}, "control groups left"
 
     with sqlite3.connect(f"file:{state / 'holdfast.db'}?mode=ro", uri=True) as catalogue:
-        assert catalogue.execute("SELECT kind, subject FROM intents").fetchall() == []
+        # A fill that was not flushed when its volume was removed is settled if the volume comes back.
+        intents = catalogue.execute(
+            "SELECT kind, subject FROM intents WHERE kind != 'volume.fill'"
+            " OR subject NOT IN (SELECT id FROM volumes WHERE removed_at IS NOT NULL)"
+        ).fetchall()
+        assert intents == []
         held = {row[0] for row in catalogue.execute("SELECT container_id FROM volume_refs")}
     catalogue.close()
     assert held <= set(containers), "references of containers that are not there"
