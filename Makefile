@@ -39,7 +39,7 @@ lock: ## Write requirements/*.txt anew, with the newest releases
 install: ## Install into PREFIX (/opt/holdfast) with systemd units; nothing is enabled (root)
 	@scripts/install.sh install "$(PREFIX)"
 
-uninstall: ## Remove what install put there; volumes and other state stay
+uninstall: ## Stop the engine and remove what install put there; volumes stay. FORCE=1 stops containers that run (root)
 	@scripts/install.sh uninstall "$(PREFIX)"
 
 clean: ## Remove build products and the virtual environment

@@ -1,6 +1,7 @@
 #!/bin/bash
 # usage: install.sh install|uninstall PREFIX
 # DESTDIR is honoured for packagers: nothing outside it is touched then, and no user, group or daemon either.
+# Uninstalling refuses while containers run; with FORCE=1 it stops them.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 action=$1 prefix=$2 root=${DESTDIR:-}
@@ -39,10 +40,75 @@ Who may use the socket without root: usermod -aG holdfast USER (a member can bec
 TEXT
 }
 
+# What the engine's configuration says: state_root run_root socket_path bridge_name cgroup_parent, one a line.
+settings() {
+    "$prefix/bin/python" -I -c 'from holdfast.config import load
+c = load({})
+print(c.state_root, c.run_root, c.socket_path, c.bridge_name, c.cgroup_parent, sep="\n")'
+}
+
+# The ids of containers whose first process lives; needs no engine.
+running() {
+    local folder pid
+    for folder in "$run_root"/containers/*/; do
+        pid=$(cat "$folder/pid" 2>/dev/null) || continue
+        ! grep -q "$(basename "$folder")" "/proc/$pid/cgroup" 2>/dev/null || basename "$folder"
+    done
+}
+
+# The engine holds this lock for as long as it lives.
+engine_lives() { [ -e "$state_root/holdfast.lock" ] && ! flock -n "$state_root/holdfast.lock" true; }
+
+start_engine() {
+    ! engine_lives || return 0
+    setsid "$prefix/bin/holdfast" daemon >/dev/null 2>&1 </dev/null &
+    for _ in $(seq 300); do
+        if "$prefix/bin/holdfast" ps -q >/dev/null 2>&1; then return 0; fi
+        sleep 0.1
+    done
+    die "the engine does not start; see what it says: $prefix/bin/holdfast daemon"
+}
+
+stop_engine() {
+    if [ -d /run/systemd/system ]; then systemctl disable --now holdfast.socket holdfast.service 2>/dev/null || true; fi
+    engine_lives || return 0
+    kill "$(cat "$state_root/holdfast.lock")"
+    for _ in $(seq 600); do
+        engine_lives || return 0
+        sleep 0.1
+    done
+    die "the engine still runs after a minute; nothing was removed"
+}
+
+# An engine that is stopped while nothing runs leaves nothing in the kernel; one that was killed does.
+clear_engine() {
+    local state_root run_root socket bridge cgroup found
+    { read -r state_root; read -r run_root; read -r socket; read -r bridge; read -r cgroup; } < <(settings)
+    [ -n "${cgroup:-}" ] || die "the configuration cannot be read: $prefix/bin/holdfast daemon --help"
+    export HOLDFAST_HOST=unix://$socket
+    mapfile -t found < <(running)
+    if [ ${#found[@]} -gt 0 ]; then
+        if [ "${FORCE:-}" != 1 ]; then
+            die "${#found[@]} container(s) run: ${found[*]:0:12}
+Stop them first (holdfast ps, holdfast stop), or let this do it with FORCE=1. Nothing was removed."
+        fi
+        start_engine
+        say "Stopping ${#found[@]} container(s) ..."
+        "$prefix/bin/holdfast" stop "${found[@]}" >/dev/null
+    fi
+    stop_engine
+    if [ -e "/proc/sys/net/ipv4/conf/$bridge" ] || mountpoint -q "$state_root" || mountpoint -q "$run_root"; then
+        start_engine
+        stop_engine
+    fi
+    for found in /sys/fs/cgroup"$cgroup" /sys/fs/cgroup/*"$cgroup"; do rmdir "$found" 2>/dev/null || true; done
+}
+
 uninstall_all() {
     [ -n "$root" ] || [ "$(id -u)" = 0 ] || die "uninstalling needs root"
-    if [ -z "$root" ] && [ -d /run/systemd/system ]; then
-        systemctl disable --now holdfast.socket holdfast.service 2>/dev/null || true
+    if [ -z "$root" ]; then
+        if [ -x "$prefix/bin/holdfast" ]; then clear_engine; fi
+        if [ -d /run/systemd/system ]; then systemctl disable --now holdfast.socket holdfast.service 2>/dev/null || true; fi
     fi
     rm -f "$units/holdfast.service" "$units/holdfast.socket" "$root/usr/lib/sysusers.d/holdfast.conf" "$root/usr/lib/tmpfiles.d/holdfast.conf"
     [ "$(readlink "$root/usr/local/bin/holdfast")" != "$prefix/bin/holdfast" ] || rm -f "$root/usr/local/bin/holdfast"
