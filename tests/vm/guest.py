@@ -7,10 +7,13 @@ what it was told is safe; `after` reports what it finds at the next boot.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from tests.vm import servers
 
 STATE = Path("/state")
 CGROUPS = Path("/sys/fs/cgroup")
+MOUNT_TIMEOUT_S = 8
 CHECKS: dict[str, Callable[[Engine], None]] = {}
 SHARE_CHECKS: dict[str, Callable[[Engine], None]] = {}
 
@@ -275,6 +279,127 @@ def cifs_password_that_is_wrong(engine: Engine) -> None:
     assert "not-the-secret" not in message, message
 
 
+@share_check
+def nfs_in_the_words_of_mount_nfs(engine: Engine) -> None:
+    """One string as the documentation has it, with words that only mount.nfs knows."""
+    options = "addr=127.0.0.1,vers=4,soft,timeo=180,bg,tcp,rw"
+    mount = reaches_the_server(engine, "nfs", ":/var/docker-nfs", options, servers.NFS)
+    assert {"soft", "timeo=180", "proto=tcp", "rw"} <= set(mount[3].split(",")), mount
+
+
+@share_check
+def cifs_with_credentials_in_a_file(engine: Engine) -> None:
+    """The password is in a file of the host, and in no option."""
+    file = Path("/run/credentials")
+    file.write_text(f"username={servers.USER}\npassword={servers.PASSWORD}\n")
+    file.chmod(0o600)
+    reaches_the_server(
+        engine, "cifs", "//localhost/backup", f"credentials={file},file_mode=0777,dir_mode=0777", servers.SMB
+    )
+
+
+@share_check
+def checks_name_the_step(engine: Engine) -> None:
+    """What `holdfast volume check` finds, for each thing that can be wrong."""
+    secret = f"username={servers.USER},password={servers.PASSWORD}"
+    found = {}
+    for name, (kind, device, options) in {
+        "good-3": ("nfs", ":/var/docker-nfs", "addr=127.0.0.1"),
+        "good-4": ("nfs", "localhost:/var/docker-nfs", "nfsvers=4"),
+        "good-smb": ("cifs", "//127.0.0.1/backup", secret),
+        "name": ("nfs", ":/var/docker-nfs", "addr=no.such.host.invalid"),
+        "route": ("nfs", ":/var/docker-nfs", "addr=127.0.0.1,port=9"),
+        "export": ("nfs", ":/nonexistent", "addr=127.0.0.1"),
+        "export-4": ("nfs", ":/nonexistent", "addr=127.0.0.1,nfsvers=4"),
+        "share": ("cifs", "//127.0.0.1/nonexistent", secret),
+        "password": ("cifs", "//127.0.0.1/backup", f"username={servers.USER},password=wrong"),
+        "words": ("nfs", ":/var/docker-nfs", "addr=127.0.0.1,bogus"),
+    }.items():
+        remote_volume(engine, name, kind, device, options)
+        checked = engine.call("POST", f"/holdfast/volumes/{name}/check")
+        last = checked["Steps"][-1]
+        found[name] = "ok" if checked["OK"] else last["Step"]
+        assert servers.PASSWORD not in str(checked)
+        engine.call("DELETE", f"/volumes/{name}")
+    assert found == {
+        "good-3": "ok", "good-4": "ok", "good-smb": "ok", "name": "name", "route": "route", "export": "export",
+        "export-4": "export", "share": "export", "password": "credentials", "words": "options",
+    }, found  # fmt: skip
+
+
+def timed(engine: Engine, method: str, path: str) -> tuple[int, float]:
+    """A request's status and how long it took."""
+    began = time.monotonic()
+    status = engine.request(method, path).status
+    return status, time.monotonic() - began
+
+
+@share_check
+def a_dead_server_holds_up_nobody_else(engine: Engine) -> None:
+    """It goes away with containers on it, others are started on it, and everything else goes on; then it is back."""
+    servers.appear()
+    for version in (3, 4):
+        remote_volume(engine, f"away-{version}", "nfs", ":/var/docker-nfs", f"addr={servers.MOVING},nfsvers={version}")
+    for number in range(20):
+        engine.call("POST", "/volumes/create", {"Name": f"near-{number}"})
+    create(engine, "on-it", ["sleep", "600"], Binds=["away-3:/x"], RestartPolicy={"Name": "always"})
+    start(engine, "on-it")
+    for number in range(4):
+        create(engine, f"waits-{number}", ["sleep", "600"], Binds=[f"away-{3 + number % 2}:/x"])
+    create(engine, "plain", ["sleep", "600"], Binds=["near-0:/x"])
+    calls = [("GET", "/volumes"), ("GET", "/volumes/away-3"), ("GET", "/system/df"), ("GET", "/containers/json")] * 10
+    calls += [("DELETE", f"/volumes/near-{number}") for number in range(10, 20)]
+    servers.vanish()
+    began = time.monotonic()
+    with ThreadPoolExecutor(60) as clients:
+        waiting = [clients.submit(timed, engine, "POST", f"/containers/waits-{number}/start") for number in range(4)]
+        time.sleep(1)
+        answers = [clients.submit(timed, engine, *call) for call in calls]
+        took = sorted(answer.result()[1] for answer in answers)
+        alone = [timed(engine, *call) for call in calls[:4]]
+        plain = timed(engine, "POST", "/containers/plain/start")
+        within = time.monotonic() - began
+        failed = [call.result() for call in waiting]
+    report(dead_server={"together": took[-1], "alone": alone, "plain": plain, "within": within, "failed": failed})
+    assert all(answer.result()[0] < 300 for answer in answers)
+    assert within < MOUNT_TIMEOUT_S, "all that while the others wait"
+    assert all(seconds < 0.2 for _, seconds in alone), alone
+    assert plain[0] == 204, plain
+    assert all(status == 500 and seconds < MOUNT_TIMEOUT_S + 5 for status, seconds in failed), failed
+    for number in range(4):
+        engine.call("DELETE", f"/containers/waits-{number}")
+
+    # The one that runs loses its engine and its life while the server is away.
+    pid = engine.call("GET", "/containers/on-it/json")["State"]["Pid"]
+    engine.kill()
+    os.kill(pid, signal.SIGKILL)
+    engine.start(wait_s=60)
+    status, seconds = timed(engine, "GET", "/volumes")
+    assert (status, seconds < 1) == (200, True), seconds
+    wait_until(lambda: "while mounting volume" in engine.call("GET", "/containers/on-it/json")["State"]["Error"])
+    servers.appear()
+    wait_until(lambda: engine.call("GET", "/containers/on-it/json")["State"]["Pid"] != 0)
+    for version in (3, 4):
+        assert run(engine, ["sh", "-c", "echo back > /x/file"], Binds=[f"away-{version}:/x"]) == (0, "")
+        assert (servers.NFS / "file").read_text() == "back\n"
+        (servers.NFS / "file").unlink()
+    for name in ("on-it", "plain"):
+        engine.call("DELETE", f"/containers/{name}?force=1")
+    for version in (3, 4):
+        engine.call("DELETE", f"/volumes/away-{version}")
+    assert not [line for line in Path("/proc/self/mounts").read_text().splitlines() if "/_data " in line]
+    workers = [entry for entry in Path("/proc").glob("[0-9]*/cmdline") if b"storage_worker" in entry.read_bytes()]
+    assert len(workers) <= 2, "none is stuck once the server is back"
+
+
+def wait_until(what: Callable[[], bool], within_s: float = 60) -> None:
+    """Look until it is so."""
+    deadline = time.monotonic() + within_s
+    while not what():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.2)
+
+
 def core(engine: Engine) -> None:
     """Every check, each reported on its own."""
     run_checks(engine, CHECKS)
@@ -361,7 +486,8 @@ def main() -> int:
     """Boot an engine on /state and do what the arguments say."""
     what = sys.argv[1:]
     report(up=float(Path("/proc/uptime").read_text().split()[0]))
-    engine = Engine(STATE / "engine", isolated=False)
+    environment = {"HOLDFAST_MOUNT_TIMEOUT_S": str(MOUNT_TIMEOUT_S)}
+    engine = Engine(STATE / "engine", isolated=False, environment=environment)
     engine.run_root = Path("/run/holdfast")
     engine.socket_path = engine.run_root / "holdfast.sock"
     engine.run_root.mkdir(exist_ok=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 NFS = Path("/var/docker-nfs")
 SMB = Path("/srv/smb")
 USER = "smbu"
+MOVING = "10.99.0.1"
+"""An address of the servers that can vanish, as a machine does that is switched off."""
 PASSWORD = "s3cret"  # of a server that lives for a minute inside a guest
 
 _SMB_CONFIGURATION = """
@@ -45,6 +47,23 @@ def _add_user(name: str, number: int) -> None:
         path = Path("/etc", file)
         if f"\n{name}:" not in path.read_text():
             path.write_text(path.read_text() + line + "\n")
+
+
+def appear() -> None:
+    """Give the servers the address MOVING."""
+    subprocess.run(["ip", "link", "del", "nowhere"], capture_output=True, check=False)
+    _run("ip", "address", "replace", f"{MOVING}/32", "dev", "lo")
+
+
+def vanish() -> None:
+    """Take it away again: what is sent there is lost without a word."""
+    _run("ip", "link", "add", "nowhere", "type", "veth", "peer", "name", "nobody")
+    for device in ("nowhere", "nobody"):
+        _run("ip", "link", "set", device, "up")
+    _run("ip", "address", "add", "10.98.0.1/32", "dev", "nowhere")
+    _run("ip", "address", "del", f"{MOVING}/32", "dev", "lo")
+    _run("ip", "route", "add", f"{MOVING}/32", "dev", "nowhere")
+    _run("ip", "neighbour", "replace", MOVING, "lladdr", "02:00:00:00:00:01", "dev", "nowhere", "nud", "permanent")
 
 
 def start() -> None:

@@ -34,10 +34,7 @@ def core_reports(tmp_path_factory: pytest.TempPathFactory, guest_kernel: None) -
         yield guest.reports
 
 
-UNSUPPORTED = pytest.mark.xfail(strict=True, reason="the local driver does not mount devices and shares yet")
-
-
-@pytest.mark.parametrize("name", [*CHECKS, *(pytest.param(name, marks=UNSUPPORTED) for name in SHARE_CHECKS)])
+@pytest.mark.parametrize("name", [*CHECKS, *SHARE_CHECKS])
 def test_core_in_the_guest(core_reports: list[dict[str, Any]], name: str) -> None:
     found = [report for report in core_reports if report.get("check") == name]
     log = [report["log"] for report in core_reports if "log" in report]

@@ -75,7 +75,7 @@ class Exits:
     def retry_later(self, container: Container) -> None:
         """Try again, for as long as it takes, to start a container whose storage is away; its lock is held."""
         self._rooms.registry.note(container, status="restarting")
-        container.restart_delay_s = policy.next_delay_s(container.restart_delay_s, 0.0)
+        container.restart_delay_s = min(policy.next_delay_s(container.restart_delay_s, 0.0), policy.STORAGE_DELAY_S)
         self._plan(container, container.restart_delay_s, self._retrying)
 
     def _plan(self, container: Container, delay_s: float, lane: Executor) -> None:

@@ -7,6 +7,8 @@ from holdfast.errors import InvalidParameter
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 60.0
+STORAGE_DELAY_S = 10.0
+"""A container whose storage is away is tried again at least this often."""
 STEADY_S = 10.0
 """A container that ran this long starts over with the first delay."""
 
