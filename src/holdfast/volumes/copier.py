@@ -32,7 +32,8 @@ _SMALL_BYTES = 64 << 10
 """Up to this size a read and a write are faster than asking for shared extents (measured on XFS)."""
 _OWN_XATTRS = ("trusted.overlay.", "trusted.holdfast.")
 _OPEN_LEVELS = 8
-_PATH_BYTES = 3500
+_NAMES_AT_ONCE = 15
+"""So many names of 255 bytes make a path that is not too long."""
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 
@@ -96,7 +97,7 @@ def copy_tree(sources: Sequence[int], destination: int) -> Copied:
         while stack:
             level = stack[-1]
             if level.destination < 0:
-                _reopen(copy, level)
+                _reopen(copy, stack)
             if level.todo:
                 stack.append(_descend(copy, level, *level.todo.pop()))
                 if len(stack) > _OPEN_LEVELS:
@@ -156,27 +157,32 @@ def _shut(level: _Level) -> None:
         level.destination = -1
 
 
-def _reopen(copy: _Copy, level: _Level) -> None:
-    """Open a level's directories again, by their names from the top."""
-    level.destination = _walk(copy.destination, level.names)
-    places: Sequence[int] = range(len(copy.sources))
-    for taken in level.numbers:
-        places = [places[number] for number in taken]
-    for place in places:
-        level.sources.append(_walk(copy.sources[place], level.names))
+def _reopen(copy: _Copy, stack: Sequence[_Level]) -> None:
+    """Open the lowest levels again: the first of them by its names from the top, each other below the one above it."""
+    lowest = stack[-_OPEN_LEVELS:]
+    for above, level in zip([None, *lowest], lowest, strict=False):
+        if level.destination >= 0:
+            continue
+        if above is None:
+            level.destination = _walk(copy.destination, level.names)
+            places: Sequence[int] = range(len(copy.sources))
+            for taken in level.numbers:
+                places = [places[number] for number in taken]
+            level.sources.extend(_walk(copy.sources[place], level.names) for place in places)
+        else:
+            level.destination = os.open(level.names[-1], DIRECTORY, dir_fd=above.destination)
+            level.sources.extend(
+                os.open(level.names[-1], DIRECTORY, dir_fd=above.sources[number]) for number in level.numbers[-1]
+            )
 
 
 def _walk(top: int, names: Sequence[str]) -> int:
     """Open a directory by its names below `top`, however many they are; no symlink or mount is on the way."""
     here = os.dup(top)
-    pending = list(reversed(names))
-    while pending:
-        part, length = [], 0
-        while pending and length + len(os.fsencode(pending[-1])) + 1 <= _PATH_BYTES:
-            length += len(os.fsencode(pending[-1])) + 1
-            part.append(pending.pop())
+    for start in range(0, len(names), _NAMES_AT_ONCE):
+        part = "/".join(names[start : start + _NAMES_AT_ONCE])
         try:
-            there = openat2(here, "/".join(part), DIRECTORY, 0, RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV)
+            there = openat2(here, part, DIRECTORY, 0, RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV)
         finally:
             os.close(here)
         here = there
