@@ -21,7 +21,8 @@ from pathlib import Path
 from holdfast import log
 from holdfast.containers.archive_extract import Rules, extract
 from holdfast.containers.archive_paths import PathStat, absolute, follow, look, words
-from holdfast.containers.archive_reader import Members, Source, plain
+from holdfast.containers.archive_plain import plain
+from holdfast.containers.archive_reader import Members, Source
 from holdfast.containers.archive_view import Part, assemble, clone, running_trees, writable_at
 from holdfast.containers.archive_walk import Emit, write_tree
 from holdfast.containers.container import Container

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from holdfast.containers.archive_extract import Rules, clean_name, extract
-from holdfast.containers.archive_reader import Members, plain
+from holdfast.containers.archive_plain import plain
+from holdfast.containers.archive_reader import Members
 from holdfast.containers.archive_walk import write_tree
 from holdfast.errors import System
 
