@@ -80,8 +80,8 @@ class Remover:
         faults.point("container-removed-not-told")
         rooms.registry.remove(container)
         rooms.registry.note(container, status="exited")
+        rooms.tell(container, "destroy")  # before whoever waited, so that they find it among the events
         container.tell_removal()
-        rooms.tell(container, "destroy")
         self._lane.submit(self._after, container)
 
     def _after(self, container: Container) -> None:
