@@ -333,11 +333,11 @@ class Fills:
     def _put_on_disk(self, due: Sequence[_Fill]) -> None:
         try:
             self._flush()
+            faults.point("fill-flushed")
         except OSError as error:
             for fill in due:
                 self._condemn(fill, f"the copy from the image could not be written to disk: {_why(error)}")
             return
-        faults.point("fill-flushed")
         for fill in due:
             self._end(fill)
 
