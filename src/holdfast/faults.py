@@ -1,7 +1,9 @@
 """Named places where a test can cut the engine short: between a side effect and its record, mostly.
 
 `HOLDFAST_FAULTS` holds a comma list. `NAME` kills the process there with SIGKILL; `NAME=ENOSPC` (any errno name) makes
-the step fail; `NAME@3` waits for the third pass. Unset, as on every real machine, a point costs one comparison.
+the step fail; `NAME=HANG` writes the name into the file that `HOLDFAST_FAULT_FILE` names and waits there for ever, for
+a test that then cuts the power of the whole machine; `NAME@3` waits for the third pass. Unset, as on every real
+machine, a point costs one comparison.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import errno
 import os
 import signal
 import threading
+import time
 
 
 def _parse(text: str) -> dict[str, tuple[int, str]]:
@@ -43,8 +46,18 @@ def point(name: str) -> None:
             return
         if passes < 1:
             return
+        if failure == "HANG":
+            _hang(name)
         if failure:
             del _armed[name]
             code = int(getattr(errno, failure))
             raise OSError(code, f"{os.strerror(code)} (fault point {name})")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hang(name: str) -> None:
+    """Say where we are, on disk at once, and stay there; other threads that come by stay as well."""
+    file = os.open(os.environ["HOLDFAST_FAULT_FILE"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_SYNC, 0o600)
+    os.write(file, f"{name}\n".encode())
+    while True:
+        time.sleep(60)
