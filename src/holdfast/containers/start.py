@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from holdfast.containers.networking import Networking
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.spec import Surroundings, spec_input
 from holdfast.containers.staging import open_bind, settle_propagation
+from holdfast.containers.targets import make_target
 from holdfast.errors import Conflict, EngineError, NotModified, Unavailable
 from holdfast.runtime.messages import OTHER, StartFailed
 from holdfast.runtime.runtime import Task, TaskRequest
@@ -96,6 +98,8 @@ class Starter:
             undo.callback(self._unmount, record.id, mounted)
             sources = self._open_sources(container, mounted, fds)
             faults.point("container-volumes-mounted")
+            for point, fd in sources:
+                make_target(rootfs, point.destination, directory=stat.S_ISDIR(os.fstat(fd).st_mode))
             network = self._networking.connect(record)
             undo.callback(self._networking.disconnect, record)
             self._networking.write_files(record, network)

@@ -137,8 +137,8 @@ class VolumeOptions(msgspec.Struct, rename="pascal", omit_defaults=True, kw_only
 
     no_copy: bool = False
     labels: dict[str, str] | None = None
-    driver_config: DriverConfig | None = None
     subpath: str = ""
+    driver_config: DriverConfig | None = None
 
 
 class ImageOptions(msgspec.Struct, rename="pascal", omit_defaults=True, kw_only=True):
