@@ -51,7 +51,7 @@ def assert_gone(engine: Engine, prefix: Path) -> None:
     assert engine.inside("ls", "/etc/systemd/system", "/usr/local/bin").stdout.split() == [
         "/etc/systemd/system:", "/usr/local/bin:",
     ]  # fmt: skip
-    assert not [path for path in Path("/sys/fs/cgroup").glob(f"*{engine.cgroup_parent}")]
+    assert not list(Path("/sys/fs/cgroup").glob(f"*{engine.cgroup_parent}"))
     assert (engine.state_root / "volumes" / "data" / "_data" / "file").read_text() == "kept\n"
 
 
