@@ -228,7 +228,7 @@ def test_exec_without_upgrade(clean_engine: Engine, running: str) -> None:
 
 
 def test_exec_on_a_terminal(clean_engine: Engine, running: str) -> None:
-    execution = make_exec(clean_engine, running, "stty size; exit 2", Tty=True, ConsoleSize=[30, 100])
+    execution = make_exec(clean_engine, running, "sleep 0.1; stty size; exit 2", Tty=True, ConsoleSize=[30, 100])
     with RawConnection(clean_engine.socket_path) as connection:
         head = connection.upgrade(f"/exec/{execution}/start", body=b'{"Tty":true,"ConsoleSize":[30,100]}')
         assert head.headers["Content-Type"] == RAW
