@@ -18,7 +18,8 @@ def rootfs(tmp_path: Path) -> Path:
     (root / "there").mkdir()
     for name, target in {
         "to-there": "/there", "lost": "/srv/data", "relative": "srv/data", "up": "../../../../srv/data",
-        "chain": "lost", "etc/inside": "../var/../srv/./data", "round": "circle", "circle": "round", "top": "/..", "through-file": "/etc/file/below",
+        "chain": "lost", "etc/inside": "../var/../srv/./data", "round": "circle", "circle": "round", "top": "/..",
+        "through-file": "/etc/file/below",
     }.items():  # fmt: skip
         (root / name).symlink_to(target)
     return root
