@@ -484,6 +484,8 @@ def after(engine: Engine) -> None:
 
 def main() -> int:
     """Boot an engine on /state and do what the arguments say."""
+    from tests.vm import reboot  # which needs what is defined here
+
     what = sys.argv[1:]
     report(up=float(Path("/proc/uptime").read_text().split()[0]))
     environment = {"HOLDFAST_MOUNT_TIMEOUT_S": str(MOUNT_TIMEOUT_S)}
@@ -498,7 +500,9 @@ def main() -> int:
             engine.load_busybox()
             (STATE / "image-loaded").touch()
         for name in what:
-            {"core": core, "shares": shares, "before": before, "after": after}[name](engine)
+            todo = {"core": core, "shares": shares, "before": before, "after": after}
+            todo |= {"reboot-before": reboot.before, "reboot-after": reboot.after}
+            todo[name](engine)
     except Exception:
         traceback.print_exc()
         print(engine.log_tail(60), flush=True)

@@ -66,23 +66,24 @@ def vanish() -> None:
     _run("ip", "neighbour", "replace", MOVING, "lladdr", "02:00:00:00:00:01", "dev", "nowhere", "nud", "permanent")
 
 
-def start() -> None:
-    """Start both; returns when they listen."""
-    _start_nfs()
+def start(exported: Path = Path("/tmp/exported.img")) -> None:
+    """Start both; returns when they listen. `exported` holds what NFS serves, and is made if it is not there."""
+    _start_nfs(exported)
     _start_smb()
 
 
-def _start_nfs() -> None:
+def _start_nfs(image: Path) -> None:
     # Neither hostfs nor overlayfs can be exported, so the exported folders lie on an ext4 of their own. NFSv4 needs a
     # root that is exported as well (fsid=0), NFSv3 the real path; the bind mount makes both the same to a client.
-    image, exported = Path("/tmp/exported.img"), Path("/srv/nfs")
-    with image.open("wb") as file:
-        file.truncate(64 << 20)
-    _run("mkfs.ext4", "-q", "-F", "-O", "^has_journal", str(image))
+    exported = Path("/srv/nfs")
+    if not image.exists():
+        with image.open("wb") as file:
+            file.truncate(64 << 20)
+        _run("mkfs.ext4", "-q", "-F", str(image))
     exported.mkdir(parents=True, exist_ok=True)
     _run("mount", "-o", "loop", str(image), str(exported))
     inner = exported / NFS.relative_to("/")
-    inner.mkdir(parents=True)
+    inner.mkdir(parents=True, exist_ok=True)
     NFS.mkdir(parents=True, exist_ok=True)
     for folder in (exported, inner):
         folder.chmod(0o777)
