@@ -20,6 +20,7 @@ from holdfast.events import EventBus
 from holdfast.kernel import mount
 from holdfast.store import Store
 from holdfast.store.intents import Intent
+from holdfast.store.volumes import VolumeRecord
 from holdfast.volumes import fills
 from holdfast.volumes.drivers.local import LocalDriver
 from holdfast.volumes.fills import INTENT
@@ -425,8 +426,17 @@ def own_mount(rig: Rig) -> MountPoint:
     """Give a volume whose data directory is a mount, as options of the local driver or a plugin make it."""
     point = rig.attach("vol:/data")
     mount.mount("tmpfs", point.source, "tmpfs")
-    rig.volumes._local.can_stage = lambda _: False  # type: ignore[method-assign]
+    never_stage(rig)
     return point
+
+
+def never_stage(rig: Rig) -> None:
+    """As the driver says of a volume that is a mount of its own."""
+
+    def can_stage(record: VolumeRecord) -> bool:
+        return False
+
+    rig.volumes._local.can_stage = can_stage  # type: ignore[method-assign]
 
 
 @in_mount_namespace
@@ -461,14 +471,14 @@ def test_a_mounted_volume_is_never_used_half_filled(tmp_path: Path, fault: str) 
     if child == 0:
         with contextlib.suppress(BaseException):
             rig.start()
-            rig.volumes._local.can_stage = lambda _: False  # type: ignore[method-assign]
+            never_stage(rig)
             faults.arm(fault)
             rig.fill(point)
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     mount.umount2(rig.rootfs)
     rig.start()
-    rig.volumes._local.can_stage = lambda _: False  # type: ignore[method-assign]
+    never_stage(rig)
     rig.use(point)
     assert tree(Path(point.source)) in ({}, WHOLE)
     assert rig.intents() == []
