@@ -111,6 +111,18 @@ def test_every_room_has_a_rank_that_the_documents_give() -> None:
     assert sorted(room for room in rooms if f"`{room}" not in text) == []
 
 
+def test_our_own_calls_and_the_settings_of_undo_are_documented() -> None:
+    calls = (PROJECT / "docs" / "api-changes.md").read_text()
+    routes = re.compile(r'routes\.add\w*\(\s*"(\w+)", "(/holdfast/[^"]*)"')
+    added = [found for path in files() if room_of(path) == "api" for found in routes.findall(path.read_text())]
+    assert len(added) >= 7
+    calls_of_ours = [f"{method} {re.sub(':[^}]*', '', path)}" for method, path in added]
+    assert [call for call in calls_of_ours if f"`{call}`" not in calls] == []
+    undo = (PROJECT / "docs" / "undo.md").read_text()
+    settings = re.findall(r"^ {4}(trash_\w+):", (SOURCE / "config.py").read_text(), re.MULTILINE)
+    assert settings and [name for name in settings if f"`{name}`" not in undo] == []
+
+
 def test_only_kernel_uses_ctypes() -> None:
     users = [
         f"{name_of(path)}:{line}"
