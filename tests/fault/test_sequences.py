@@ -16,7 +16,7 @@ from tests.support.sequences import ALPHABET, sequences_of, try_all, try_sequenc
 
 pytestmark = [pytest.mark.fault, pytest.mark.kernel]
 
-SAMPLE = 150
+SAMPLE = 100
 
 
 def check(sequences: list[tuple[str, ...]], *, fine: bool = True, kill: bool = False) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
-from tests.support.sequences import Files
+from tests.support.files import Files
 
 SAME_COMMAND_S = 10.0
 
@@ -21,12 +21,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume, with everything in it."""
+    """A volume, with everything in it. `doubtful`: the engine says itself that content may be lost."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
     files: Files = ()
     protected: bool = False
     anonymous: bool = False
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,12 @@ class Model:
             volume = self.volumes.get(mount.volume)
             if mount.anonymous and volume and not volume.protected and not self.users(mount.volume):
                 self._to_trash(mount.volume, keep=not box.auto_remove)
+
+    def reboot(self) -> None:
+        """The machine was off: nothing runs, and what removes itself when it ends is gone."""
+        for name, box in list(self.containers.items()):
+            if box.running:
+                self.stop(name)
 
     def rename(self, name: str, new_name: str) -> None:
         """Call an anonymous volume by the name that the engine gave it."""

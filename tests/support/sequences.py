@@ -35,7 +35,6 @@ import os
 import random
 import shutil
 import signal
-import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -60,9 +59,7 @@ from holdfast.volumes.keeper import Keeper
 from holdfast.volumes.model import ANONYMOUS_LABEL, new_id
 from holdfast.volumes.mounts import MountPoint
 from holdfast.volumes.service import Volumes
-
-Files = tuple[tuple[str, int, bytes], ...]
-"""Path, mode and content (or the target of a symlink) of everything in a volume."""
+from tests.support.files import Files, read_files, write_files
 
 IMAGE: Files = (("etc", 0o40750, b""), ("etc/one", 0o100644, b"one\n"), ("link", 0o120777, b"etc/one"))
 WRITTEN: Files = (("written", 0o100600, b"by a container\n" * 400),)
@@ -264,41 +261,6 @@ class Bench:
             self.close()
             vars(self).update(vars(Bench(self.root)))
             assert self.store.intents.open() == [], "intents left"
-
-
-def write_files(root: Path, files: Files) -> None:
-    """Make a tree."""
-    root.mkdir(parents=True, exist_ok=True)
-    for name, mode, content in files:
-        path = root / name
-        if stat.S_ISLNK(mode):
-            path.symlink_to(os.fsdecode(content))
-            continue
-        if stat.S_ISDIR(mode):
-            path.mkdir()
-        else:
-            path.write_bytes(content)
-        path.chmod(stat.S_IMODE(mode))
-
-
-def read_files(root: Path) -> Files:
-    """Read a tree, whole."""
-    files = []
-    for folder, directories, names in os.walk(root, onerror=_fail):
-        for name in [*directories, *names]:
-            path = Path(folder, name)
-            mode = path.lstat().st_mode
-            content = b""
-            if stat.S_ISLNK(mode):
-                content = os.fsencode(path.readlink())
-            elif stat.S_ISREG(mode):
-                content = path.read_bytes()
-            files.append((str(path.relative_to(root)), mode, content))
-    return tuple(sorted(files))
-
-
-def _fail(error: OSError) -> None:
-    raise AssertionError(f"cannot read a volume: {error}")
 
 
 # --- the alphabet -----------------------------------------------------------------------------------------------------
