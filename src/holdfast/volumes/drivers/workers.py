@@ -30,6 +30,7 @@ logger = log.get(__name__)
 TIMEOUT_S = 30.0
 _KEPT_IDLE = 2
 _LOOK_AFTER_S = 1.0
+_DYING_S = 0.1
 
 
 class Workers:
@@ -158,8 +159,9 @@ class Workers:
             return
         worker.give_up()
         worker.hang_up()
-        with self._guard:
-            self._given_up.append(worker)
+        if not worker.has_ended(_DYING_S):
+            with self._guard:
+                self._given_up.append(worker)
 
 
 class _Worker:
@@ -184,7 +186,11 @@ class _Worker:
     def answer(self, deadline: float) -> tuple[object, int | None]:
         """Wait for the answer. Raises TimeoutError, Failed, OSError if the process is gone."""
         self._socket.settimeout(max(0.001, deadline - time.monotonic()))
-        message, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+        # Not socket.recv_fds: that of Python 3.11 forgets its flags, and the descriptor would be inherited.
+        message, rights, _, _ = self._socket.recvmsg(MESSAGE_BYTES, socket.CMSG_LEN(4), socket.MSG_CMSG_CLOEXEC)
+        fds = array.array("i")
+        for _, _, content in rights:
+            fds.frombytes(content)
         if not message:
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         answer = json.loads(message)
@@ -192,16 +198,16 @@ class _Worker:
             raise Failed(answer["errno"], answer["text"], answer["at"])
         return answer["value"], fds[0] if fds else None
 
-    def has_ended(self) -> bool:
+    def has_ended(self, within_s: float = 0.0) -> bool:
         """Tell whether the process is gone, and collect it if so."""
-        return self._process.poll() is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(within_s)
+        return self._process.returncode is not None
 
     def end(self) -> None:
         """Let an idle process end and wait for it."""
         self.hang_up()
-        try:
-            self._process.wait(2)
-        except subprocess.TimeoutExpired:
+        if not self.has_ended(within_s=2):
             self._process.kill()
 
     def give_up(self) -> None:
