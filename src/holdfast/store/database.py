@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -49,6 +50,7 @@ class Database:
         self._writer_guard = threading.Lock()
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
+        _keep_private(path)
         try:
             self._writer = self._connect()
             self._migrate(migrations)
@@ -171,3 +173,18 @@ class Database:
             """
         )
         self._writer.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+
+
+def _keep_private(path: Path) -> None:
+    """Make the file, and let nobody but its owner read it: options of volumes may hold passwords.
+
+    SQLite gives its log and its shared memory the mode of the file. Raises System.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(fd, 0o600)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise System(f"open catalogue {path}: {error.strerror}") from error

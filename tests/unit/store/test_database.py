@@ -89,3 +89,15 @@ def test_a_damaged_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "db").write_bytes(b"no database" * 1000)
     with pytest.raises(System, match="open catalogue"):
         Database(tmp_path / "db", TABLE)
+
+
+def test_nobody_else_reads_the_catalogue(tmp_path: Path) -> None:
+    """Options of volumes may hold passwords; a file of an older engine is closed too."""
+    path = tmp_path / "catalogue.db"
+    path.touch(mode=0o644)
+    database = Database(path, TABLE)
+    insert(database, "k")
+    assert {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {
+        "catalogue.db": 0o600, "catalogue.db-wal": 0o600, "catalogue.db-shm": 0o600,
+    }  # fmt: skip
+    database.close()
