@@ -114,14 +114,16 @@ async def container_start(request: Request, engine: Engine) -> Response:
 @routes.add("POST", "/containers/{id}/stop")
 async def container_stop(request: Request, engine: Engine) -> Response:
     """POST /containers/{id}/stop → 204, 304 if it does not run. Operation ContainerStop."""
-    await in_patient_worker(engine.containers.stop, request.params["id"], _timeout(request), request.query.get("signal"))
+    name, signal = request.params["id"], request.query.get("signal")
+    await in_patient_worker(engine.containers.stop, name, _timeout(request), signal)
     return empty(204)
 
 
 @routes.add("POST", "/containers/{id}/restart")
 async def container_restart(request: Request, engine: Engine) -> Response:
     """POST /containers/{id}/restart → 204. Operation ContainerRestart."""
-    await in_patient_worker(engine.containers.restart, request.params["id"], _timeout(request), request.query.get("signal"))
+    name, signal = request.params["id"], request.query.get("signal")
+    await in_patient_worker(engine.containers.restart, name, _timeout(request), signal)
     return empty(204)
 
 
