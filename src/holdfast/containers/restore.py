@@ -70,6 +70,8 @@ class Restorer:
             self._finish(intent, containers)
         for container_id in self._folders.sweep(known):
             self._lane.submit(self._folders.reclaim, container_id)
+        for container in containers.values():
+            self._mend_folder(container)
         live: dict[str, Path] = {}
         ended: list[tuple[Container, ExitInfo]] = []
         for container in containers.values():
@@ -147,6 +149,17 @@ class Restorer:
         except (EngineError, OSError) as error:
             facts = {"container": container_id, "kind": intent.kind, "error": error}
             logger.error("unfinished work stays", extra=facts)
+
+    def _mend_folder(self, container: Container) -> None:
+        """Make a container's folder again that a power cut took: all that was in it was never flushed either."""
+        rootfs, record = self._rooms.rootfs, container.record
+        if rootfs.is_prepared(record.id):
+            return
+        logger.warning("making a container's folder again", extra={"container": record.id})
+        try:
+            rootfs.prepare(record.id, record.layers)
+        except OSError as error:
+            logger.error("a container has no folder", extra={"container": record.id, "error": error})
 
     def _recover(
         self, container: Container, live: dict[str, Path], ended: list[tuple[Container, ExitInfo]]

@@ -75,6 +75,10 @@ class RootFs:
             os.fchmod(upper, 0o755 if like is None else like.st_mode & 0o7777)
         faults.point("rootfs-prepared")
 
+    def is_prepared(self, container_id: str) -> bool:
+        """Whether all that `prepare` makes is there: it is not flushed, so a power cut soon after may have taken it."""
+        return all((self.directory(container_id) / name).is_dir() for name in _OWN)
+
     def mount(self, container_id: str, layers: Sequence[str], *, volatile: bool = False) -> Path:
         """Mount the root file system and give its path; one that is mounted already stays.
 
