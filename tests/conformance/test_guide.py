@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.debian_images import CannotBuild, guide_archives
+from tests.support.debian_images import load_guide_images
 from tests.support.dockerd import DockerEngine
 from tests.support.engine import Engine
 from tests.support.transcript import Player
@@ -26,13 +26,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.transcript, pytest.mark.timeout(70
 @pytest.fixture(scope="module")
 def guide_engine(engine: Engine) -> Engine:
     """The module's engine with the images that the guide names."""
-    try:
-        archives = guide_archives()
-    except CannotBuild as error:
-        pytest.skip(str(error))
-    for archive in archives:
-        loaded = engine.request("POST", "/images/load?quiet=1", raw=archive.read_bytes())
-        assert loaded.status == 200 and b"error" not in loaded.body, loaded.body
+    load_guide_images(engine)
     return engine
 
 
@@ -76,3 +70,30 @@ def test_volumes_are_private(tidy_engine: Engine) -> None:
         assert tidy_engine.docker("exec", container, "grep", "-c", " /data", "/proc/mounts").stdout.strip() == "1"
     finally:
         tidy_engine.inside("umount", str(below))
+
+
+@pytest.mark.parametrize(
+    "mount",
+    [
+        "source=myvol2,target=/app",
+        "type=volume,source=nfsvolume,target=/app,volume-driver=local,volume-opt=type=nfs,"
+        "volume-opt=device=:/var/docker-nfs,volume-opt=o=addr=10.0.0.10",
+        "type=volume,source=vol,target=/x,volume-driver=local,volume-opt=type=nfs,volume-opt=device=:/srv,"
+        '"volume-opt=o=addr=1.2.3.4,vers=4,soft,timeo=180,bg,tcp,rw"',
+        'type=volume,src=vol,dst=/x,"volume-label=a=say ""hi"", friend",volume-label=b',
+        "dst=/external-drive,volume-driver=local,volume-opt=device=/dev/loop5,volume-opt=type=ext4",
+        "src=logs,dst=/var/log/app1,volume-subpath=app1,readonly",
+        "src=vol,dst=/x,volume-nocopy=true,ro=false",
+        "type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770",
+    ],
+)
+@pytest.mark.usefixtures("client_version")
+def test_our_client_reads_mounts_as_docker_does(tidy_engine: Engine, mount: str) -> None:
+    """Quotes, commas and all: the same request comes of it."""
+    if isinstance(tidy_engine, DockerEngine):
+        pytest.skip("only on Holdfast: it is our own client that is asked")
+    asked = []
+    for client in (tidy_engine.docker, tidy_engine.holdfast):
+        container = client("create", "--mount", mount, "alpine", "true").stdout.strip()
+        asked.append(tidy_engine.call("GET", f"/containers/{container}/json")["HostConfig"]["Mounts"])
+    assert asked[0] == asked[1]

@@ -15,6 +15,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import pytest
+
+from tests.support.engine import Engine
 from tests.support.images import TestImage, busybox_entries, cache_directory, docker_archive, image, layer
 
 PACKAGES = ("nginx", "python3-minimal")
@@ -46,6 +49,17 @@ class CannotBuild(Exception):
 def guide_archives() -> tuple[Path, ...]:
     """Paths of `docker load` archives with every image that the guide names. Raises CannotBuild."""
     return (_debian_archive(), _alpine_archive())
+
+
+def load_guide_images(engine: Engine) -> None:
+    """Give an engine every image that the guide names; skips the test where they cannot be built."""
+    try:
+        archives = guide_archives()
+    except CannotBuild as error:
+        pytest.skip(str(error))
+    for archive in archives:
+        loaded = engine.request("POST", "/images/load?quiet=1", raw=archive.read_bytes())
+        assert loaded.status == 200 and b"error" not in loaded.body, loaded.body
 
 
 def debian_image(root: bytes, tag: str) -> TestImage:
