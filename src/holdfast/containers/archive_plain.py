@@ -7,11 +7,11 @@ import io
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from holdfast.containers.archive_reader import UNEXPECTED_END, Piece, Source
+from holdfast.containers.archive_reader import UNEXPECTED_END, Piece, Source, take
 from holdfast.errors import System
 from holdfast.images.unpack import compression_of, start_decompressor
 
@@ -90,6 +90,10 @@ class _Rejoined:
             return self._rest.read(size)
         piece, self._head = self._head[:size], self._head[size:]
         return piece
+
+    def take(self, size: int, /) -> Sequence[Piece]:
+        """Give several pieces at once where the stream can."""
+        return [self.read(size) or b""] if self._head else take(self._rest, size)
 
 
 def _drain(stream: io.FileIO) -> None:

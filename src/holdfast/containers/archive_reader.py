@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Callable, Iterator
-from typing import Protocol, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, cast, runtime_checkable
 
 from holdfast.errors import System
 
@@ -29,6 +29,21 @@ class Source(Protocol):
     """Where an archive comes from. `read` gives what is there, at most `size` bytes; nothing at the end."""
 
     def read(self, size: int, /) -> Piece | None: ...
+
+
+@runtime_checkable
+class Batches(Source, Protocol):
+    """A source that can give several pieces at once, to be written with one call."""
+
+    def take(self, size: int, /) -> Sequence[Piece]: ...
+
+
+def take(source: Source, size: int) -> Sequence[Piece]:
+    """Give what is there in pieces, together at most `size` bytes; nothing at the end."""
+    if isinstance(source, Batches):
+        return source.take(size)
+    piece = source.read(size)
+    return [piece] if piece else []
 
 
 class Members:
@@ -121,15 +136,26 @@ class _Headers(tarfile.TarFile):
     def pour(self, size: int, fd: int) -> None:
         """Write so many bytes to `fd`; with -1 pass over them. Raises System if there are not so many."""
         while size:
-            piece = self._source.read(min(size, _PIECE_BYTES))
-            if not piece:
+            pieces = take(self._source, min(size, _PIECE_BYTES))
+            count = sum(map(len, pieces))
+            if not count:
                 raise System(UNEXPECTED_END)
-            size -= len(piece)
-            self._position += len(piece)
-            while fd >= 0 and piece:
-                piece = piece[os.write(fd, piece) :]
+            size -= count
+            self._position += count
+            if fd >= 0:
+                _write(fd, pieces)
 
     def skip_to_end(self, limit: int) -> None:
         """Pass over what is left, at most about `limit` bytes."""
         while limit > 0 and (piece := self._source.read(_PIECE_BYTES)):
             limit -= len(piece)
+
+
+def _write(fd: int, pieces: Sequence[Piece]) -> None:
+    """Write all of them. Raises OSError."""
+    written = os.writev(fd, pieces)
+    for piece in pieces:
+        rest = piece[written:]
+        written = max(0, written - len(piece))
+        while rest:  # a disk that is nearly full takes a part
+            rest = rest[os.write(fd, rest) :]

@@ -48,6 +48,20 @@ def test_chunked(pair: tuple[socket.socket, socket.socket], size: int, step: int
     assert lent.rest == b"GET / HTTP/1.1\r\n"[: len(lent.rest)]
 
 
+@pytest.mark.parametrize("size", [1, 4, 1 << 20])
+def test_in_batches(pair: tuple[socket.socket, socket.socket], size: int) -> None:
+    ours, theirs = pair
+    theirs.sendall(b"1\r\na\r\n" * 2000 + b"0\r\n\r\n")
+    lent = LentBody(ours, ChunkedBody(), [b"first"])
+    data, most = b"", 0
+    while pieces := lent.take(size):
+        most = max(most, len(pieces))
+        assert sum(map(len, pieces)) <= size
+        data += b"".join(pieces)
+    assert data == b"first" + b"a" * 2000
+    assert most == min(size, 512)
+
+
 def test_by_length(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     theirs.sendall(b"0123456789next")
