@@ -35,7 +35,9 @@ class Source(Protocol):
 class Batches(Source, Protocol):
     """A source that can give several pieces at once, to be written with one call."""
 
-    def take(self, size: int, /) -> Sequence[Piece]: ...
+    def take(self, size: int, /) -> Sequence[Piece]:
+        """Give what is there, together at most `size` bytes; nothing at the end."""
+        ...
 
 
 def take(source: Source, size: int) -> Sequence[Piece]:
