@@ -62,10 +62,11 @@ def _compare(engine: Engine) -> None:
     assert _cgroups(engine) <= running | {f"conmon-{key}" for key in running}, "control groups left"
 
     with sqlite3.connect(f"file:{state / 'holdfast.db'}?mode=ro", uri=True) as catalogue:
-        # A fill that was not flushed when its volume was removed is settled if the volume comes back.
+        # A fill that was not flushed when its volume was removed waits for it to come back; one that is known to be
+        # damaged stays to say so.
         intents = catalogue.execute(
             "SELECT kind, subject FROM intents WHERE kind != 'volume.fill'"
-            " OR subject NOT IN (SELECT id FROM volumes WHERE removed_at IS NOT NULL)"
+            " OR (subject IN (SELECT id FROM volumes WHERE removed_at IS NULL) AND details NOT LIKE '%\"verdict\"%')"
         ).fetchall()
         assert intents == []
         held = {row[0] for row in catalogue.execute("SELECT container_id FROM volume_refs")}

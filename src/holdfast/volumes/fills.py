@@ -175,11 +175,13 @@ class Fills:
                 continue
             if not fill.beside:
                 continue
-            record, data = found
-            try:
-                self._recover(record, data, fill)
-            except (EngineError, OSError) as error:
-                self._report(record, fill, f"cannot be checked: {error}")
+            self._recover_or_report(*found, fill)
+
+    def take_back(self, record: VolumeRecord, data: Path) -> None:
+        """Settle the fills of a volume that comes out of the trash, where they were left alone."""
+        for fill in self._fills_of(record):
+            if fill.beside:
+                self._recover_or_report(record, data, fill)
 
     def close(self) -> None:
         """Stop flushing; what is not flushed yet is flushed after the next start."""
@@ -228,6 +230,12 @@ class Fills:
         with self._changed:
             self._open.setdefault(record.id, []).append(fill)
         return fill
+
+    def _recover_or_report(self, record: VolumeRecord, data: Path, fill: _Fill) -> None:
+        try:
+            self._recover(record, data, fill)
+        except (EngineError, OSError) as error:
+            self._report(record, fill, f"cannot be checked: {error}")
 
     def _recover(self, record: VolumeRecord, data: Path, fill: _Fill) -> None:
         with contextlib.ExitStack() as fds:

@@ -12,7 +12,9 @@ The catalogue is flushed before a change is acknowledged, the directories soon a
                                                     or the catalogue was lost
     unknown               in volumes/, anonymous    the same, but nobody ever had it         removed
                           and empty
-    removed               nowhere                   its deletion was not recorded        its row goes too
+    removed, not settled  in volumes/, no record    power cut just after both            removed again
+    removed, not settled  nowhere                   power cut just after both            made in trash/, empty
+    removed, settled      nowhere                   its deletion was not recorded        its row goes too
     unknown               in trash/                 the catalogue was lost               left, with a warning
 """
 
@@ -44,7 +46,12 @@ def reconcile(catalogue: Catalogue, table: VolumeTable, local: LocalDriver) -> N
     unsettled = {record.id for record in table.unsettled()}
     trash = local.in_trash()
     on_disk = {volume.name: volume.record for volume in local.list()}
+    # File systems keep the order of renames: while the older of two volumes of one name is not in the trash, the folder
+    # of that name is the older one's.
+    lost = [record for record in removed.values() if record.id in unsettled and record.id not in trash]
+    owners = {record.name: record for record in sorted(lost, key=lambda record: -record.created_at)}
     for name, stored in tuple(on_disk.items()):
+        stored = stored or owners.get(name)
         if stored is not None and stored.id in removed:
             logger.info("removing volume again", extra={"volume": name})
             _attempt(local.remove, stored)
@@ -69,8 +76,14 @@ def reconcile(catalogue: Catalogue, table: VolumeTable, local: LocalDriver) -> N
             _attempt(local.rewrite, current)
     trash = local.in_trash()
     for record in removed.values():
-        if record.driver == DEFAULT_DRIVER and record.id not in trash and record.id not in unsettled:
+        if record.driver != DEFAULT_DRIVER or record.id in trash:
+            continue
+        if record.id in unsettled:
+            logger.info("making a removed volume's directory again", extra={"volume": record.name})
+            _attempt(local.create_removed, record)
+        else:
             table.purge([record.id])
+    trash = local.in_trash()
     for volume_id in trash - removed.keys() - {record.id for record in catalogue.all()}:
         logger.warning("unknown volume in the trash is left there", extra={"path": local.trash_root / volume_id})
 

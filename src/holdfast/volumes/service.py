@@ -61,7 +61,9 @@ class Volumes:
         self._fills = Fills(store.intents, local.sync)
         self._pruning = threading.Lock()
         self._outages = Outages()
-        self.trash = Trash(self._table, self._catalogue, self._keeper, local, self._locks, events, self._driver)
+        self.trash = Trash(
+            self._table, self._catalogue, self._keeper, local, self._locks, events, self._driver, self._settle_restored
+        )
 
     @property
     def driver_names(self) -> Sequence[str]:
@@ -500,6 +502,10 @@ class Volumes:
         driver = self._driver(record.driver)
         status = {"ProtectedBy": record.protected_by} if record.protected_by else None
         return Volume(record, driver.mountpoint(record), driver.capabilities.scope, status)
+
+    def _settle_restored(self, record: VolumeRecord) -> None:
+        if record.driver == DEFAULT_DRIVER:
+            self._fills.take_back(record, Path(self._local.mountpoint(record)))
 
     def _local_data(self, volume_id: str) -> tuple[VolumeRecord, Path] | None:
         """Give a volume of the local driver and the path of its data."""

@@ -36,7 +36,9 @@ class Trash:
         locks: NamedLocks,
         events: EventBus,
         driver_of: Callable[[str], VolumeDriver],
+        settle: Callable[[VolumeRecord], None],
     ) -> None:
+        """`settle` sees to the content of a volume before it is shown again."""
         self._table = table
         self._catalogue = catalogue
         self._keeper = keeper
@@ -44,6 +46,7 @@ class Trash:
         self._locks = locks
         self._events = events
         self._driver_of = driver_of
+        self._settle = settle
 
     def list(self) -> Sequence[TrashRecord]:
         """Give what can be had back, the last removed first. What is not to be kept does not show."""
@@ -109,6 +112,7 @@ class Trash:
                 faults.point("volume-taken-back-not-recorded")
             except OSError as error:
                 raise System(f"restore {name}: {error.strerror}") from error
+            self._settle(record)
             self._catalogue.restore(record)
         logger.info("volume taken back", extra={"volume": name, "id": record.id})
         self._events.publish("volume", "create", name, {"driver": record.driver})

@@ -105,6 +105,13 @@ class LocalDriver:
 
         Raises System; nothing is left behind then.
         """
+        self._make(record, self._volumes_fd, record.name)
+
+    def create_removed(self, record: VolumeRecord) -> None:
+        """Make the volume in the trash, empty. Raises System; nothing is left behind then."""
+        self._make(record, self._trash_fd, record.id)
+
+    def _make(self, record: VolumeRecord, folder: int, name: str) -> None:
         staged = _STAGED + record.id
         try:
             os.mkdir(staged, 0o701, dir_fd=self._volumes_fd)
@@ -113,7 +120,7 @@ class LocalDriver:
                     os.mkdir(DATA, 0o755, dir_fd=directory)
                     _write_record(directory, record, RECORD)
                 faults.point("volume-staged")
-                rename_noreplace(self._volumes_fd, staged, self._volumes_fd, record.name)
+                rename_noreplace(self._volumes_fd, staged, folder, name)
             except BaseException:
                 remove_tree(self._volumes_fd, staged)
                 raise
