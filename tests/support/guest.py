@@ -52,7 +52,8 @@ def make_disk(path: Path, size_mb: int = 512) -> Path:
 class Guest:
     """One boot. Use as a context manager: whatever happens, no process of it is left."""
 
-    def __init__(self, disk: Path, *what: str, memory_mb: int = 1024) -> None:
+    def __init__(self, disk: Path, *what: str, memory_mb: int = 1024, channel: Path | None = None) -> None:
+        """Boot with `disk` as its only disk and do `what`; with `channel`, do what is asked there: see `Remote`."""
         kernel = find_kernel()
         assert kernel is not None
         program, modules = kernel
@@ -64,7 +65,7 @@ class Guest:
             f"mem={memory_mb}M", "rootfstype=hostfs", "rootflags=/", "rw", f"init={PROJECT}/tests/vm/guest-init.sh",
             f"ubd0={disk}", "con=null", "con0=null,fd:1", "quiet", "loglevel=3", "panic=-1",
             f"hf_modules={modules}", f"hf_project={PROJECT}", f"hf_run={','.join(what)}",
-            f"hf_shares={SHARES if SHARES.is_dir() else ''}",
+            f"hf_shares={SHARES if SHARES.is_dir() else ''}", f"hf_channel={channel or ''}",
         ]  # fmt: skip
         # A PID namespace, so that ending its first process ends every process of the guest. That process is a shell,
         # because a kernel that is PID 1 could not kill itself.
@@ -108,6 +109,10 @@ class Guest:
                     state = "ended" if self._ended else f"still runs after {timeout_s} s"
                     raise AssertionError(f"the guest {state} without saying {key!r}:\n" + "\n".join(self.console[-60:]))
                 self._news.wait(left)
+
+    def lives(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
 
     def cut_power(self) -> None:
         """SIGKILL to every process of the guest at once: nothing is flushed, as when the plug is pulled."""

@@ -4,6 +4,7 @@
 #
 # Kernel arguments: hf_modules=DIR  modules of the guest's kernel      hf_project=DIR  the project
 #                   hf_run=WORDS    what guest.py is to do, joined by commas   hf_shares=DIR  laid over /, or empty
+#                   hf_channel=DIR  a folder of the host, mounted on /channel, written through; remote.py runs instead
 # /dev/ubda, an ext4 image, is mounted on /state: the only thing that outlives the guest.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 mount -t proc proc /proc
@@ -14,6 +15,7 @@ for word in $arguments; do
         hf_project=*) project=${word#*=} ;;
         hf_run=*) run=${word#*=} ;;
         hf_shares=*) shares=${word#*=} ;;
+        hf_channel=*) channel=${word#*=} ;;
     esac
 done
 release=$(uname -r)
@@ -54,11 +56,16 @@ ip link set lo up
 hostname guest
 mount -t ext4 /dev/ubda /state || echo "@@ {\"failed\": \"cannot mount /dev/ubda\"}"
 
+if [ -n "$channel" ]; then
+    mkdir /channel && mount -t hostfs -o "$channel" none /channel
+    program=tests.vm.remote
+fi
+
 cd "$project" || exit 1
 set -f
 IFS=,
 # shellcheck disable=SC2086  # one word each
-"$project/.venv/bin/python" -m tests.vm.guest $run </dev/null
+"$project/.venv/bin/python" -m "${program:-tests.vm.guest}" $run </dev/null
 echo "@@ {\"exit\": $?}"
 umount /state
 sync
