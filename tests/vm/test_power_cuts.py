@@ -29,7 +29,7 @@ from tests.support.guest import Guest, architecture_has_guest, find_kernel, make
 from tests.support.life import Dead, Life, filled_image
 from tests.support.model import Model
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(7200)]
+pytestmark = pytest.mark.vm
 
 CUTS, SOAK_CUTS, GUESTS = 10, 200, 2
 POINTS = sorted(
@@ -192,6 +192,7 @@ def live(folder: Path, seed: str, cuts: int) -> GuestLife:
     return life
 
 
+@pytest.mark.timeout(7200)
 @pytest.mark.soak
 def test_power_cuts(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     if not architecture_has_guest():
