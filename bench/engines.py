@@ -225,7 +225,7 @@ class Dockerd:
 @contextlib.contextmanager
 def disk(folder: Path, size_gb: int) -> Iterator[Path]:
     """A fresh ext4 on a loop device, for the state of every engine alike; gone afterwards."""
-    image, mountpoint = folder / "disk.img", folder / "disk"
+    image, mountpoint = folder / f"disk-{os.getpid()}.img", folder / f"disk-{os.getpid()}"
     mountpoint.mkdir(parents=True, exist_ok=True)
     with image.open("wb") as file:
         file.truncate(size_gb << 30)
@@ -242,11 +242,16 @@ def disk(folder: Path, size_gb: int) -> Iterator[Path]:
         else:
             subprocess.run(["umount", "--lazy", mountpoint], check=False)
         image.unlink()
+        with contextlib.suppress(OSError):
+            mountpoint.rmdir()
 
 
 @contextlib.contextmanager
-def peers(folder: Path, names: Sequence[str], size_gb: int = 24) -> Iterator[list[Peer]]:
-    """Start the named engines (`holdfast`, `docker`), each with busybox:latest; end them afterwards."""
+def peers(folder: Path, names: Sequence[str], size_gb: int = 24) -> Iterator[tuple[Path, list[Peer]]]:
+    """Start the named engines (`holdfast`, `docker`), each with busybox:latest; end them afterwards.
+
+    Gives the disk that their state is on, and them.
+    """
     run = Path("/run") / f"holdfast-bench-{os.getpid()}"
     with contextlib.ExitStack() as undo:
         state = undo.enter_context(disk(folder, size_gb))
@@ -266,7 +271,7 @@ def peers(folder: Path, names: Sequence[str], size_gb: int = 24) -> Iterator[lis
             peer = Peer(name, socket_path, process)
             peer.call("POST", "/images/load?quiet=1", raw=busybox_archive().read_bytes())
             started.append(peer)
-        yield started
+        yield state, started
 
 
 def machine() -> dict[str, Any]:

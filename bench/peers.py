@@ -24,6 +24,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bench.engines import Connection, Peer, machine, peers
+from bench.storage import BARE, FIO, storage
+from tests.support.debian_images import CannotBuild
 from tests.support.engine import PROJECT
 from tests.support.images import busybox_image, docker_archive, image
 
@@ -42,10 +44,11 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Ours over the first peer's, where both were measured."""
+        """Ours over the bare file system's where that was measured, else over the first peer's."""
         ours = self.values.get("holdfast")
         others = [value for name, value in self.values.items() if name != "holdfast"]
-        return ours / others[0] if ours is not None and others and others[0] else None
+        base = self.values.get(BARE, others[0] if others else 0)
+        return ours / base if ours is not None and base else None
 
 
 @dataclass
@@ -53,6 +56,8 @@ class Bench:
     """A run: its engines, how often, and the rows so far."""
 
     engines: Sequence[Peer]
+    disk: Path
+    """The file system with the state of all engines."""
     rounds: int
     volumes: int
     rows: list[Row] = field(default_factory=list)
@@ -68,7 +73,8 @@ class Bench:
                 met = ratio >= budget if unit == "per s" else ratio <= budget
                 wanted += f"   {'>=' if unit == 'per s' else '<='} {budget:.2f}  {'met' if met else 'MISSED'}"
         figures = "".join(f"{values.get(engine.name, float('nan')):12.2f}" for engine in self.engines)
-        print(f"{name:44s}{unit:>6s}{figures}  {wanted}", flush=True)
+        bare = f"  (bare {values[BARE]:.2f})" if BARE in values else ""
+        print(f"{name:44s}{unit:>6s}{figures}  {wanted}{bare}", flush=True)
 
     def interleaved(self, rounds: int, once: Callable[[Peer, int], float]) -> dict[str, float]:
         """Medians of `once(engine, round)`; the engines take turns."""
@@ -191,6 +197,11 @@ def listing(bench: Bench) -> None:
     """Many volumes."""
     count = bench.volumes
     for engine in bench.engines:
+        engine.call("POST", "/volumes/create", {"Name": "bench-0"})
+    one = restart(bench, "ready after start, 1 volume")
+    for engine in bench.engines:
+        remove_volume(engine, "bench-0")
+    for engine in bench.engines:
         for number in range(count):
             engine.call("POST", "/volumes/create", {"Name": f"bench-{number}", "Labels": {"k": str(number % 10)}})
     bench.timed(f"list of {count} volumes", lambda engine, _: milliseconds(lambda: engine.call("GET", "/volumes")), 1.0)
@@ -198,7 +209,9 @@ def listing(bench: Bench) -> None:
     bench.timed(f"list by label, of {count}", lambda engine, _: milliseconds(lambda: engine.call("GET", path)))
     words = ("run", "--rm", "--network", "none", "-v", "bench-1:/d", "busybox", "true")
     bench.timed(f"run --rm -v, beside {count} volumes", lambda engine, _: milliseconds(lambda: engine.docker(*words)))
-    restart(bench, f"ready after start, {count} volumes")
+    full = restart(bench, f"ready after start, {count} volumes")
+    longer = {name: taken / one[name] for name, taken in full.items()}
+    bench.row(f"... with {count} over with 1", "times", longer)
     every = quote(json.dumps({"label": ["k"], "all": ["true"]}))
     spent = {}
     for engine in bench.engines:
@@ -208,8 +221,8 @@ def listing(bench: Bench) -> None:
     bench.row(f"prune of {count} volumes", "ms", spent)
 
 
-def restart(bench: Bench, name: str, budget: float | None = None) -> None:
-    """From the start of the process until the engine has answered a list of everything."""
+def restart(bench: Bench, name: str, budget: float | None = None) -> dict[str, float]:
+    """From the start of the process until the engine has answered a list of everything; the row's medians."""
 
     def once(engine: Peer, _: int) -> float:
         engine.process.stop()
@@ -221,7 +234,9 @@ def restart(bench: Bench, name: str, budget: float | None = None) -> None:
 
         return milliseconds(ready)
 
-    bench.row(name, "ms", bench.interleaved(2, once), budget)
+    medians = bench.interleaved(2, once)
+    bench.row(name, "ms", medians, budget)
+    return medians
 
 
 def restarting(bench: Bench) -> None:
@@ -314,9 +329,19 @@ def many(bench: Bench) -> None:
     bench.row("memory of the engine beside 20 containers", "MB", held)
 
 
+def storing(bench: Bench) -> None:
+    """Input and output on a volume, against the same on the file system that it lies on."""
+    rounds = max(2, bench.rounds // 3)
+    with storage(bench.disk / BARE, bench.engines) as measured:
+        for name, options in FIO.items():
+            bench.row(f"fio on a volume, {name}", "per s", measured.fio(options, rounds), 0.98)
+        bench.row("pgbench on a volume, transactions", "per s", measured.pgbench(rounds), 0.98)
+
+
 GROUPS: dict[str, Callable[[Bench], None]] = {
     "memory": memory, "client": client, "run": run, "exec": execute, "api": api, "concurrent": concurrent,
-    "fill": filling, "cp": copying, "many": many, "restart": restarting, "list": listing,
+    "fill": filling, "cp": copying, "many": many, "storage": storing, "restart": restarting,
+    "list": listing,
 }  # fmt: skip
 
 
@@ -330,7 +355,7 @@ def main() -> int:
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     failed = 0
-    with peers(FOLDER, arguments.engines.split(",")) as engines:
+    with peers(FOLDER, arguments.engines.split(",")) as (disk, engines):
         facts = machine() | {engine.name: engine.version() for engine in engines}
         facts["client"] = subprocess.run(
             [engines[0].client, "--version"], capture_output=True, text=True, check=True
@@ -338,11 +363,11 @@ def main() -> int:
         print("\n".join(f"{name}: {value}" for name, value in facts.items()), end="\n\n")
         heads = "".join(f"{engine.name:>12s}" for engine in engines)
         print(f"{'':44s}{'':6s}{heads}     ratio   budget", flush=True)
-        bench = Bench(engines, arguments.n, arguments.volumes)
+        bench = Bench(engines, disk, arguments.n, arguments.volumes)
         for name in arguments.only.split(","):
             try:
                 GROUPS[name](bench)
-            except (RuntimeError, OSError, AssertionError) as error:
+            except (RuntimeError, OSError, AssertionError, CannotBuild) as error:
                 failed = 1
                 print(f"{name}: {error}", flush=True)
     rows = [

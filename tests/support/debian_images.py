@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ _BUILD = """
 set -eu
 mount -t tmpfs -o mode=755 tmpfs "$WORK"
 debootstrap --variant=minbase --include="$INCLUDE" "$SUITE" "$WORK/root" "$MIRROR" >"$LOG" 2>&1
-printf '%s' "$SERVER" >"$WORK/root/etc/nginx/conf.d/default.conf"
+[ ! -d "$WORK/root/etc/nginx" ] || printf '%s' "$SERVER" >"$WORK/root/etc/nginx/conf.d/default.conf"
 """
 
 
@@ -49,6 +50,15 @@ class CannotBuild(Exception):
 def guide_archives() -> tuple[Path, ...]:
     """Paths of `docker load` archives with every image that the guide names. Raises CannotBuild."""
     return (_debian_archive(), _alpine_archive())
+
+
+def debian_root(*packages: str) -> Path:
+    """Path of a tar with a Debian that has `packages` beside the required ones; made once. Raises CannotBuild."""
+    suite = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    path = _cached("root", f"{_RECIPE} {suite} {packages} {_LEAVE_OUT} {_SERVER} {_BUILD}")
+    if not path.exists():
+        _keep(path, _debootstrap(suite, packages, path.with_suffix(".log")))
+    return path
 
 
 def load_guide_images(engine: Engine) -> None:
@@ -74,7 +84,7 @@ def _debian_archive() -> Path:
     suite = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
     path = _cached("debian", f"{_RECIPE} {suite} {PACKAGES} {_LEAVE_OUT} {_SERVER} {_BUILD}")
     if not path.exists():
-        root = _debian_root(suite, path.with_suffix(".log"))
+        root = _debootstrap(suite, PACKAGES, path.with_suffix(".log"))
         _keep(path, docker_archive([debian_image(root, tag) for tag in ("nginx:latest", "ubuntu:latest")]))
     return path
 
@@ -93,7 +103,7 @@ def _alpine_archive() -> Path:
     return path
 
 
-def _debian_root(suite: str, log: Path) -> bytes:
+def _debootstrap(suite: str, packages: Sequence[str], log: Path) -> bytes:
     """A Debian root file system as a tar."""
     mirror = _mirror()
     if shutil.which("debootstrap") is None:
@@ -103,7 +113,7 @@ def _debian_root(suite: str, log: Path) -> bytes:
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="holdfast-debian-") as work:
         environment = {
-            "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "INCLUDE": ",".join(PACKAGES), "SUITE": suite, "WORK": work,
+            "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "INCLUDE": ",".join(packages), "SUITE": suite, "WORK": work,
             "MIRROR": mirror, "LOG": str(log), "SERVER": _SERVER,
             **{name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")},
         }  # fmt: skip
