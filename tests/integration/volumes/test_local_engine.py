@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
@@ -73,6 +74,17 @@ def state_of(engine: Engine, name: str) -> dict[str, Any]:
     """The container's State."""
     state: dict[str, Any] = engine.call("GET", f"/containers/{name}/json")["State"]
     return state
+
+
+def asking(engine: Engine) -> list[str]:
+    """Threads of the engine itself that wait for the file system's answer: there must never be one."""
+    assert engine.process is not None
+    found = []
+    for task in Path(f"/proc/{engine.process.pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            if (task / "wchan").read_text().startswith(("request_wait", "fuse")):
+                found.append((task / "syscall").read_text())
+    return found
 
 
 def test_the_block_device_of_the_guide(engine: Engine, tmp_path: Path) -> None:
@@ -215,6 +227,7 @@ def test_storage_that_hangs_holds_up_nobody_else(engine: Engine, hung: FuseServe
         started = [timed("POST", f"/containers/plain-{number}/start") for number in range(5)]
         assert all(status == 204 and took < 1 for status, took in started), started
         assert time.monotonic() - began < TIMEOUT_S, "all that while the others wait"
+        assert asking(engine) == []
         failed = [call.result() for call in waiting]
     assert all(status == 500 and took < TIMEOUT_S + 2 for status, took in failed), failed
     assert state_of(engine, "waits-0")["Error"].endswith("connection timed out")
@@ -226,6 +239,7 @@ def test_storage_that_hangs_holds_up_nobody_else(engine: Engine, hung: FuseServe
     began = time.monotonic()
     engine.call("DELETE", "/containers/waits-0?force=1")
     assert time.monotonic() - began < TIMEOUT_S + 2
+    assert asking(engine) == []
     began = time.monotonic()
     for number in range(5):
         engine.call("DELETE", f"/containers/plain-{number}?force=1")
@@ -255,7 +269,42 @@ def test_containers_come_back_when_their_storage_does(engine: Engine, hung: Fuse
     os.kill(pid, 9)
     engine.start()
     wait_until(lambda: "connection timed out" in state_of(engine, "kept-up")["Error"])
+    assert asking(engine) == []
     hung.come_back()
     wait_until(lambda: state_of(engine, "kept-up")["Pid"] != 0)
-    engine.call("DELETE", "/containers/kept-up?force=1")
+
+    pid = state_of(engine, "kept-up")["Pid"]
+    engine.call("POST", "/containers/kept-up/update", {"RestartPolicy": {"Name": "unless-stopped"}})
+    hung.hang()
+    os.kill(pid, 9)
+    wait_until(lambda: "connection timed out" in state_of(engine, "kept-up")["Error"])
+    engine.call("POST", "/containers/kept-up/stop")
+    hung.come_back()
+    time.sleep(1)
+    assert state_of(engine, "kept-up")["Status"] == "exited", "whoever stops it ends the tries"
+    engine.stop()
+    engine.start()
+    time.sleep(0.5)
+    assert state_of(engine, "kept-up")["Status"] == "exited"
+    engine.call("DELETE", "/containers/kept-up")
+    engine.call("DELETE", "/volumes/away")
+
+
+def test_an_engine_that_waits_for_storage_can_be_stopped(engine: Engine, hung: FuseServer, tmp_path: Path) -> None:
+    engine.environment["HOLDFAST_MOUNT_TIMEOUT_S"] = "60"
+    engine.restart()
+    volume(engine, "away", type="none", device=str(tmp_path / "fuse"), o="bind")
+    create(engine, "waits", "away:/x")
+    hung.hang()
+    with ThreadPoolExecutor(1) as client:
+        answer = client.submit(engine.request, "POST", "/containers/waits/start")
+        time.sleep(1.5)  # whatever the engine does in the background after a creation is under way
+        assert asking(engine) == []
+        assert engine.stop() == 0
+        assert answer.exception(10) is not None or answer.result().status >= 500
+    hung.come_back()
+    engine.environment["HOLDFAST_MOUNT_TIMEOUT_S"] = str(TIMEOUT_S)
+    engine.start()
+    engine.call("POST", "/containers/waits/start")
+    engine.call("DELETE", "/containers/waits?force=1")
     engine.call("DELETE", "/volumes/away")

@@ -59,6 +59,8 @@ DATA = "_data"
 RECORD = "volume.json"
 _STAGED = ".new-"
 _RECORD_LIMIT_BYTES = 4 << 20
+_STAY = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS
+"""How names below a volume are opened: a mount is an error, EXDEV, before it is asked anything."""
 _ENTRY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FLUSHED_ONE_BY_ONE = 32
 
@@ -301,11 +303,14 @@ class LocalDriver:
             for record in records:
                 with owned_fd(self.open_volume(record)) as volume:
                     for name in (RECORD, DATA):
-                        with owned_fd(os.open(name, _ENTRY, dir_fd=volume)) as entry:
+                        with owned_fd(openat2(volume, name, _ENTRY, resolve=_STAY)) as entry:
                             fsync_fd(entry)
                     fsync_fd(volume)
             fsync_fd(self._volumes_fd)
-        except (FileNotFoundError, NotADirectoryError):  # removed meanwhile, or changed by hand
+        except OSError as error:
+            # Removed meanwhile, changed by hand, or hidden by a mount, which must not be asked.
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
+                raise
             self.sync()
 
     def reclaim(self, record: VolumeRecord) -> None:
@@ -398,8 +403,7 @@ class LocalDriver:
 
     def _open_plain(self, record: VolumeRecord) -> int:
         """Open the data directory if it is one, EXDEV if it is a mount: nobody is asked then. Raises OSError."""
-        resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS
-        return openat2(self._volumes_fd, f"{record.name}/{DATA}", _DIRECTORY, resolve=resolve)
+        return openat2(self._volumes_fd, f"{record.name}/{DATA}", _DIRECTORY, resolve=_STAY)
 
     def _check_unmounted(self, record: VolumeRecord) -> None:
         """Unmount the data if the options mounted it. Raises System if anything is mounted on it then."""
