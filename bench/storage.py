@@ -79,7 +79,8 @@ class Storage:
 
     def _bare(self, script: str) -> str:
         self._data.mkdir()
-        enter = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", _CHROOT, "sh", self._root, self._data]
+        chroot = ["sh", "-ec", _CHROOT, "sh", str(self._root), str(self._data)]
+        enter = ["unshare", "--mount", "--propagation", "private", *chroot]
         try:
             done = subprocess.run(
                 [*enter, script], env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, capture_output=True, text=True,
