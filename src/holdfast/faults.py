@@ -46,12 +46,12 @@ def point(name: str) -> None:
             return
         if passes < 1:
             return
-        if failure == "HANG":
-            _hang(name)
-        if failure:
+        if failure and failure != "HANG":
             del _armed[name]
             code = int(getattr(errno, failure))
             raise OSError(code, f"{os.strerror(code)} (fault point {name})")
+    if failure:
+        _hang(name)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

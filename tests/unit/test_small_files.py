@@ -95,6 +95,19 @@ def test_fault_points() -> None:
         faults.arm("")
 
 
+def test_a_fault_point_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_FAULT_FILE", str(tmp_path / "hung"))
+    faults.arm("here=HANG")
+    try:
+        thread = threading.Thread(target=faults.point, args=("here",), daemon=True)
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        assert (tmp_path / "hung").read_text() == "here\n"
+    finally:
+        faults.arm("")
+
+
 def test_errors_nest_as_dockers_do() -> None:
     error = Conflict("is in use", hint="remove it").within("remove v").within("prune")
     assert (str(error), error.hint, error.kind) == ("prune: remove v: is in use", "remove it", "Conflict")
