@@ -119,18 +119,19 @@ class VolumeTable:
         )
 
     def relabel(self, volume_id: str, labels: Mapping[str, str] | None) -> None:
-        """Replace a volume's labels."""
+        """Replace a volume's labels; it is settled once the record beside its data says so too."""
         self._database.write(
             lambda connection: connection.execute(
-                "UPDATE volumes SET labels = ? WHERE id = ?", (_to_json(labels), volume_id)
+                "UPDATE volumes SET labels = ?, settled = 0 WHERE id = ?", (_to_json(labels), volume_id)
             )
         )
 
     def protect(self, volume_id: str, by: str, at: float) -> None:
-        """Note who protects a volume since when; an empty `by` ends it."""
+        """Note who protects a volume since when; an empty `by` ends it. Settled as for `relabel`."""
         self._database.write(
             lambda connection: connection.execute(
-                "UPDATE volumes SET protected_by = ?, protected_at = ? WHERE id = ?", (by, at, volume_id)
+                "UPDATE volumes SET protected_by = ?, protected_at = ?, settled = 0 WHERE id = ?",
+                (by, at, volume_id),
             )
         )
 

@@ -484,6 +484,8 @@ class Volumes:
                 self._local.rewrite(record)
             except OSError as error:
                 logger.warning("record beside the data is old", extra={"volume": record.name, "error": error})
+            else:
+                self._keeper.settle([record])
         return record
 
     def _find(self, name: str) -> VolumeRecord:

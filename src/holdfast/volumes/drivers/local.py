@@ -22,7 +22,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -131,12 +131,21 @@ class LocalDriver:
                 f"error while creating volume root path '{self.volumes_root / record.name}': {_why(error)}"
             ) from error
 
+    def names(self) -> frozenset[str]:
+        """Give the names of the directories that may be volumes, without looking into any."""
+        with os.scandir(self._volumes_fd) as entries:
+            return frozenset(
+                entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and _NAME.fullmatch(entry.name)
+            )
+
     def list(self) -> Sequence[DriverVolume]:
         """Give every volume found on disk, with the record stored beside its data where that can be read."""
+        return self.look_at(self.names())
+
+    def look_at(self, names: Collection[str]) -> Sequence[DriverVolume]:
+        """Give those of these directories that are volumes, by name, each with its record where that can be read."""
         found: list[DriverVolume] = []
-        for name in sorted(os.listdir(self._volumes_fd)):
-            if not _NAME.fullmatch(name):
-                continue
+        for name in sorted(names):
             try:
                 with owned_fd(os.open(name, _DIRECTORY, dir_fd=self._volumes_fd)) as directory:
                     is_mount_point(directory, DATA)
