@@ -86,7 +86,10 @@ class Model:
 
     def change_volume(self, name: str, *, labels: Mapping[str, str] | None = None, protected: bool = False) -> None:
         volume = self._volume(name)
-        self.volumes[name] = replace(volume, protected=protected) if labels is None else replace(volume, labels=labels)
+        if labels is None:
+            self.volumes[name] = replace(volume, protected=protected)
+        else:  # that it is anonymous is a label, too
+            self.volumes[name] = replace(volume, labels=labels, anonymous=False)
 
     def prune(self, *, everything: bool) -> None:
         for name, volume in sorted(self.volumes.items()):

@@ -125,8 +125,9 @@ class GuestLife(Life):
             now = time.monotonic()
             if self.cut_at is not None and now > self.cut_at:
                 self.cut("a moment")
-            if (self.channel / "hung").exists():
-                self.cut((self.channel / "hung").read_text().split()[0])
+            hung = self.channel / "hung"
+            if hung.exists() and (points := hung.read_text().split()):
+                self.cut(points[0])
             failure = self.channel / "failed"
             assert not failure.exists(), failure.read_text()
             assert now < deadline and guest.lives(), f"no {name}:\n" + "\n".join(guest.console[-40:])
