@@ -119,11 +119,7 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             for job in batch:
                 if alone:
-                    try:
-                        job.result = job.work(connection)
-                    except Exception:
-                        connection.execute("ROLLBACK")
-                        raise
+                    job.result = job.work(connection)
                 else:
                     self._run_apart(job)
             connection.execute("COMMIT")
