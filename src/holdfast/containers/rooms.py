@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.containers.archive_view import Watchers
 from holdfast.containers.container import Container, Registry
+from holdfast.containers.model import ContainerRecord
 from holdfast.containers.staging import Staging
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ class Rooms:
     def log_of(self, container_id: str) -> Path:
         """Give the path of a container's log."""
         return self.files_of(container_id) / "container.log"
+
+    def cgroup_of(self, record: ContainerRecord) -> str:
+        """Give the name of a container's control group."""
+        parent = record.host_config.cgroup_parent
+        return f"/{parent.strip('/')}/{record.id}" if parent else self.runtime.cgroup_path(record.id)
 
     def tell(self, container: Container, action: str, attributes: Mapping[str, str] | None = None) -> None:
         """Publish an event of a container, with the attributes that Docker gives all of them."""

@@ -22,6 +22,7 @@ from holdfast.containers.restore import Restorer
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.staging import Staging
 from holdfast.containers.start import Starter
+from holdfast.containers.stats import Stats
 from holdfast.containers.stop import Stopper
 from holdfast.errors import Conflict, EngineError, InvalidParameter, NotFound, NotModified
 from holdfast.network.model import Endpoint
@@ -84,6 +85,7 @@ class Containers:
         self._settling = ThreadPoolExecutor(_SETTLING_THREADS, thread_name_prefix="settle")
         self._starting = ThreadPoolExecutor(_STARTING_THREADS, thread_name_prefix="start")
         self.archives = Archives(self._rooms)
+        self.stats = Stats(self._rooms)
         self._retrying = ThreadPoolExecutor(_RETRYING_THREADS, thread_name_prefix="retry")
         self.execs = Execs(self._rooms, self._settling)
         self._creator = Creator(self._rooms)
@@ -115,6 +117,7 @@ class Containers:
 
     def close(self) -> None:
         """Let go of everything; containers run on."""
+        self.stats.close()
         self._exits.close()
         self._watcher.stop()
         self.execs.shut_down()

@@ -19,7 +19,7 @@ from pathlib import Path
 from holdfast import faults, log
 from holdfast.containers.container import Container
 from holdfast.containers.imagemounts import open_image
-from holdfast.containers.model import ContainerRecord, now
+from holdfast.containers.model import now
 from holdfast.containers.networking import Networking
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.spec import Surroundings, spec_input
@@ -111,7 +111,7 @@ class Starter:
                 staged,
                 rooms.files_of(record.id),
                 network.namespace,
-                self._cgroups_path(record),
+                rooms.cgroup_of(record),
                 find_init() if record.host_config.init else None,
             )
             facts = rooms.runtime.host_facts(privileged=record.host_config.privileged)
@@ -190,10 +190,6 @@ class Starter:
         for point in mounted:
             with _logged("error while unmounting volume", container_id):
                 self._rooms.volumes.unmount(container_id, point)
-
-    def _cgroups_path(self, record: ContainerRecord) -> str:
-        parent = record.host_config.cgroup_parent
-        return f"/{parent.strip('/')}/{record.id}" if parent else self._rooms.runtime.cgroup_path(record.id)
 
     def _pid_of(self, reference: str) -> int:
         """Give the first process of a running container, for joining its namespaces."""

@@ -19,6 +19,7 @@ from holdfast.api import containers as api_containers
 from holdfast.api import exec as api_exec
 from holdfast.api import images as api_images
 from holdfast.api import networks as api_networks
+from holdfast.api import stats as api_stats
 from holdfast.api import system as api_system
 from holdfast.api import trash as api_trash
 from holdfast.api import volumes as api_volumes
@@ -72,8 +73,8 @@ def run(config: Config) -> None:
 def router() -> Router:
     """Give every route of the API."""
     everything = Router()
-    for part in (api_system, api_volumes, api_trash, api_checks, api_containers, api_archive, api_exec, api_images,
-                 api_networks):  # fmt: skip
+    for part in (api_system, api_volumes, api_trash, api_checks, api_containers, api_archive, api_stats, api_exec,
+                 api_images, api_networks):  # fmt: skip
         everything.include(part.routes)
     return everything
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import socket
@@ -22,6 +23,8 @@ from holdfast.config import Config
 from holdfast.errors import Conflict, DeadlineExceeded, EngineError, NotFound, System
 from holdfast.kernel import cgroup, identity, namespaces, pidfd
 from holdfast.kernel.path import owned_fd, remove_tree
+from holdfast.kernel.usage import Usage
+from holdfast.kernel.usage import usage as read_usage
 from holdfast.process import ProgramFailed, run
 from holdfast.runtime import attach, conmon, facts, messages, monitor, probe
 from holdfast.runtime.devices import host_devices
@@ -276,6 +279,19 @@ class Runtime:
         self.probe()
         assert self._layout is not None, "the probe sets it"
         return list(cgroup.pids(self._layout, self._cgroup_of(container_id)))
+
+    def usage(self, group: str) -> Usage:
+        """What the processes in a control group have used. Raises NotFound if it is gone, System."""
+        self.probe()
+        assert self._layout is not None, "the probe sets it"
+        try:
+            return read_usage(self._layout, group)
+        except FileNotFoundError:
+            raise NotFound(f"control group {group} is gone") from None
+        except OSError as error:
+            if error.errno == errno.ENODEV:  # it went while it was read
+                raise NotFound(f"control group {group} is gone") from None
+            raise System(f"control group {group}: {error}") from error
 
     # --- streams ------------------------------------------------------------------------------------------
 
