@@ -38,6 +38,28 @@ class Healthcheck:
     retries: int = 0
 
 
+HealthStatus = Literal["starting", "healthy", "unhealthy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """How one health check went; times are aware UTC."""
+
+    start: datetime
+    end: datetime
+    exit_code: int
+    output: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What the health checks of a container have found so far. Source: Docker Engine API, `Health`."""
+
+    status: HealthStatus = "starting"
+    failing_streak: int = 0
+    log: tuple[ProbeResult, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerConfig:
     """The portable half of a request. Source: Docker Engine API, `ContainerConfig`."""
@@ -120,6 +142,17 @@ class ThrottleDevice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRequest:
+    """Devices that a driver would choose; there is none, so no container has one."""
+
+    driver: str = ""
+    count: int = 0
+    device_ids: Texts | None = None
+    capabilities: tuple[Texts, ...] | None = None
+    options: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
     """Where the output goes."""
 
@@ -185,7 +218,9 @@ class HostConfig:
     cpuset_mems: str = ""
     devices: tuple[Device, ...] | None = None
     device_cgroup_rules: Texts | None = None
-    device_requests: tuple[dict[str, object], ...] | None = None
+    device_requests: tuple[DeviceRequest, ...] | None = None
+    kernel_memory: int = 0
+    kernel_memory_tcp: int = 0
     memory_reservation: int = 0
     memory_swap: int = 0
     memory_swappiness: int | None = None
@@ -246,6 +281,8 @@ class State:
     restart_count: int = 0
     stopped_by_user: bool = False
     mounted: tuple[MountPoint, ...] = ()
+    health: Health | None = None
+    """As it was when the state was last written; what it is now is in `Container.health`."""
 
     @property
     def running(self) -> bool:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import field
 
 Texts = tuple[str, ...]
+Uint = Annotated[int, "uint"]
+Uint16 = Annotated[int, "uint16"]
+Uint64 = Annotated[int, "uint64"]
 Words = tuple[str, ...] | str | None
 """A command: Docker takes a text for a list of one."""
 
@@ -105,14 +108,24 @@ class WeightDevice(msgspec.Struct, rename="pascal", kw_only=True, frozen=True):
     """An entry of `BlkioWeightDevice`."""
 
     path: str = ""
-    weight: int = 0
+    weight: Uint16 = 0
 
 
 class ThrottleDevice(msgspec.Struct, rename="pascal", kw_only=True, frozen=True):
     """`ThrottleDevice`."""
 
     path: str = ""
-    rate: int = 0
+    rate: Uint64 = 0
+
+
+class DeviceRequest(msgspec.Struct, rename="pascal", kw_only=True, frozen=True):
+    """`DeviceRequest`; our engine has no device drivers, so it is read to be refused."""
+
+    driver: str = ""
+    count: int = 0
+    device_ids: Texts | None = field(default=None, name="DeviceIDs")
+    capabilities: tuple[Texts, ...] | None = None
+    options: dict[str, str] | None = None
 
 
 class DriverConfig(msgspec.Struct, rename="pascal", omit_defaults=True, kw_only=True):
@@ -182,7 +195,7 @@ class HostConfig(msgspec.Struct, rename="pascal", kw_only=True):
     auto_remove: bool = False
     volume_driver: str = ""
     volumes_from: Texts | None = None
-    console_size: tuple[int, int] = (0, 0)
+    console_size: tuple[Uint, ...] = (0, 0)
     annotations: dict[str, str] | None = None
     cap_add: Texts | None = None
     cap_drop: Texts | None = None
@@ -213,7 +226,7 @@ class HostConfig(msgspec.Struct, rename="pascal", kw_only=True):
     memory: int = 0
     nano_cpus: int = 0
     cgroup_parent: str = ""
-    blkio_weight: int = 0
+    blkio_weight: Uint16 = 0
     blkio_weight_device: tuple[WeightDevice, ...] | None = None
     blkio_device_read_bps: tuple[ThrottleDevice, ...] | None = None
     blkio_device_write_bps: tuple[ThrottleDevice, ...] | None = None
@@ -227,7 +240,9 @@ class HostConfig(msgspec.Struct, rename="pascal", kw_only=True):
     cpuset_mems: str = ""
     devices: tuple[Device, ...] | None = None
     device_cgroup_rules: Texts | None = None
-    device_requests: tuple[dict[str, Any], ...] | None = None
+    device_requests: tuple[DeviceRequest, ...] | None = None
+    kernel_memory: int = 0
+    kernel_memory_tcp: int = field(default=0, name="KernelMemoryTCP")
     memory_reservation: int = 0
     memory_swap: int = 0
     memory_swappiness: int | None = None
@@ -236,12 +251,15 @@ class HostConfig(msgspec.Struct, rename="pascal", kw_only=True):
     ulimits: tuple[Ulimit, ...] | None = None
     cpu_count: int = 0
     cpu_percent: int = 0
-    io_maximum_iops: int = field(default=0, name="IOMaximumIOps")
-    io_maximum_bandwidth: int = field(default=0, name="IOMaximumBandwidth")
+    io_maximum_iops: Uint64 = field(default=0, name="IOMaximumIOps")
+    io_maximum_bandwidth: Uint64 = field(default=0, name="IOMaximumBandwidth")
     mounts: tuple[Mount, ...] | None = None
     masked_paths: Texts | None = None
     readonly_paths: Texts | None = None
     init: bool | None = None
+
+    def __post_init__(self) -> None:
+        self.console_size = (*self.console_size, 0, 0)[:2]  # an array of two in Go: filled up, or cut off
 
 
 class IPAMConfig(msgspec.Struct, kw_only=True):
@@ -291,7 +309,18 @@ _OMITTED_FROM_CONFIG = (
     "StopTimeout",
     "Shell",
 )
-_OMITTED_FROM_HOST_CONFIG = ("Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Mounts", "Init")
+_OMITTED_FROM_HOST_CONFIG = (
+    "Annotations",
+    "StorageOpt",
+    "Tmpfs",
+    "Sysctls",
+    "Mounts",
+    "Init",
+    "KernelMemory",
+    "KernelMemoryTCP",
+)
+_SHOWN_WHEN_GIVEN = ("Init", "StopTimeout")
+"""Pointers in Go: 0 and false are shown, null is not."""
 
 
 def encode_config(config: object) -> dict[str, Any]:
@@ -312,7 +341,7 @@ def encode_mounts(host_config: HostConfig) -> tuple[dict[str, Any], ...] | None:
 def _encode(struct: msgspec.Struct, omitted: tuple[str, ...]) -> dict[str, Any]:
     document: dict[str, Any] = msgspec.to_builtins(struct)
     for key in omitted:
-        if not document[key]:
+        if document[key] is None or (not document[key] and key not in _SHOWN_WHEN_GIVEN):
             del document[key]
     return document
 
@@ -377,6 +406,23 @@ class NetworkSettings(msgspec.Struct, rename="pascal", kw_only=True):
     networks: dict[str, EndpointInfo] = {}
 
 
+class HealthcheckResult(msgspec.Struct, rename="pascal", kw_only=True):
+    """`HealthcheckResult`."""
+
+    start: str
+    end: str
+    exit_code: int
+    output: str
+
+
+class Health(msgspec.Struct, rename="pascal", kw_only=True):
+    """`Health`."""
+
+    status: str
+    failing_streak: int
+    log: list[HealthcheckResult]
+
+
 class ContainerState(msgspec.Struct, rename="pascal", kw_only=True):
     """`ContainerState`."""
 
@@ -391,6 +437,7 @@ class ContainerState(msgspec.Struct, rename="pascal", kw_only=True):
     error: str
     started_at: str
     finished_at: str
+    health: Health | msgspec.UnsetType = msgspec.UNSET
 
 
 class GraphDriver(msgspec.Struct, rename="pascal"):

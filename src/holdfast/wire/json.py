@@ -128,7 +128,7 @@ def _reader(wanted: Any) -> Reader:
     if origin in {typing.Union, types.UnionType}:
         return _union([item for item in arguments if item is not types.NoneType])
     if origin is typing.Annotated:
-        return _reader(arguments[0])
+        return _unsigned(arguments[1]) if arguments[1] in _UNSIGNED else _reader(arguments[0])
     if origin is list or (origin is tuple and arguments[1:] == (Ellipsis,)):
         return _array(origin, arguments[0])
     if origin is dict:
@@ -144,6 +144,23 @@ _SCALARS: dict[Any, tuple[str, Any]] = {
     int: ("int64", 0),
     float: ("float64", 0.0),
 }
+
+
+_UNSIGNED = {"uint": 64, "uint16": 16, "uint64": 64}
+"""Go's unsigned integers, as `Annotated[int, "uint16"]`, and their bits."""
+
+
+def _unsigned(go_type: str) -> Reader:
+    limit = 1 << _UNSIGNED[go_type]
+
+    def read(value: Any) -> Any:
+        if type(value) is int and 0 <= value < limit:
+            return value
+        if value is None:
+            return 0
+        raise _Mismatch(value, go_type)
+
+    return read
 
 
 def _as_it_is(value: Any) -> Any:
@@ -277,6 +294,8 @@ def _go_type(wanted: Any) -> str:
         return _SCALARS[wanted][0]
     if origin in {typing.Union, types.UnionType}:
         return _go_type(next(item for item in arguments if item is not types.NoneType))
+    if origin is typing.Annotated:
+        return str(arguments[1])
     if origin in {list, tuple}:
         return f"[]{_go_type(arguments[0])}"
     if origin is dict:
