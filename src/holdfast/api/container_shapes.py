@@ -143,6 +143,7 @@ def inspect(containers: Containers, container: Container, size: tuple[int, int] 
             error=state.error,
             started_at=wire.encode_time(state.started_at),
             finished_at=wire.encode_time(state.finished_at),
+            health=_health(container.health) if container.health else msgspec.UNSET,
         ),
         image=record.image_id,
         resolv_conf_path=str(files / "resolv.conf") if state.started_at else "",
@@ -194,7 +195,7 @@ def summary(
         size_root_fs=(size[1] or msgspec.UNSET) if size else msgspec.UNSET,
         labels=dict(record.labels),
         state=state.status,
-        status=describe(state, model.now()),
+        status=describe(state, model.now(), container.health.status if container.health else ""),
         host_config={"NetworkMode": record.host_config.network_mode},
         network_settings={"Networks": _networks(record, endpoint)},
         mounts=[mount_point(point) for point in record.mounts],
@@ -212,6 +213,22 @@ def mount_point(point: MountPoint) -> wire.MountPoint:
         mode=point.mode,
         rw=point.rw,
         propagation=point.propagation,
+    )
+
+
+def _health(found: model.Health) -> wire.Health:
+    return wire.Health(
+        status=found.status,
+        failing_streak=found.failing_streak,
+        log=[
+            wire.HealthcheckResult(
+                start=wire.encode_time(result.start),
+                end=wire.encode_time(result.end),
+                exit_code=result.exit_code,
+                output=result.output,
+            )
+            for result in found.log
+        ],
     )
 
 

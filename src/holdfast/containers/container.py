@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
-from holdfast.containers.model import ContainerRecord, State, encode_state
+from holdfast.containers.model import ContainerRecord, Health, State, encode_state
 from holdfast.errors import Conflict, InvalidParameter, NotFound
 from holdfast.locks import NamedLocks
 from holdfast.store.containers import ContainerTable
@@ -33,12 +33,15 @@ class Container:
     """One container and those who wait for it."""
 
     __slots__ = (
-        "_attachers", "_guard", "_waiters", "execs", "keep", "record", "removing", "restart_delay_s", "run", "state",
+        "_attachers", "_guard", "_waiters", "execs", "health", "keep", "record", "removing", "restart_delay_s", "run",
+        "state",
     )
 
     def __init__(self, record: ContainerRecord, state: State) -> None:
         self.record = record
         self.state = state
+        self.health: Health | None = state.health
+        """What its checks have found; None without any. Kept by `HealthMonitor`, written down with the state."""
         self.execs: dict[str, Exec] = {}
         self.restart_delay_s = 0.0
         self.run = 0
@@ -222,7 +225,7 @@ class Registry:
 
     def save(self, container: Container, **changes: object) -> None:
         """Change the state's fields, on disk first. The container's lock is held."""
-        state = dataclasses.replace(container.state, **changes)  # type: ignore[arg-type]
+        state = dataclasses.replace(container.state, health=container.health, **changes)  # type: ignore[arg-type]
         self._table.save_state(container.id, encode_state(state))
         container.state = state
 

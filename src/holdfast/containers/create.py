@@ -20,6 +20,7 @@ from holdfast import faults, log
 from holdfast.containers import merge, names, policy
 from holdfast.containers.container import Container
 from holdfast.containers.folders import Folders
+from holdfast.containers.health import validate as validate_health
 from holdfast.containers.model import (
     ContainerRecord,
     CreateRequest,
@@ -207,6 +208,7 @@ def _paths(asked: tuple[str, ...] | None, default: tuple[str, ...], host: HostCo
 def _check(request: CreateRequest) -> None:
     """Raise InvalidParameter for what no container can be. Source: moby, verifyContainerSettings."""
     host = request.host_config
+    validate_health(request.config.healthcheck)
     policy.check(host.restart_policy, auto_remove=host.auto_remove)
     parse_security_options(host.security_opt or ())
     if request.config.stop_signal:

@@ -28,6 +28,7 @@ logger = log.get(__name__)
 KEPT = 64
 """How many ended execs of a container can still be inspected."""
 _PROFILE_OTHER = 126
+_BEGIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ class Exec:
     attached: bool = False
     exit_code: int | None = None
     task: ExecTask | None = None
+    began: threading.Event = field(default_factory=threading.Event)
     closing: threading.Lock = field(default_factory=threading.Lock)
     _guard: threading.Lock = field(default_factory=threading.Lock)
     _on_end: list[Callable[[], None]] = field(default_factory=list)
@@ -73,14 +75,14 @@ class Exec:
         if not waits:
             on_end()
 
-    def finish(self, exit_code: int) -> None:
-        """Note the exit code, then wake those who wait."""
+    def finish(self, exit_code: int) -> list[Callable[[], None]]:
+        """Note the exit code; gives the calls that wake those who wait."""
         with self._guard:
             self.running = False
             self.exit_code = exit_code
             waiting, self._on_end = self._on_end, []
-        for on_end in waiting:
-            on_end()
+        self.began.set()
+        return waiting
 
 
 class Execs:
@@ -125,8 +127,10 @@ class Execs:
         found.started = True
         return found
 
-    def start(self, found: Exec, *, attach: bool) -> socket.socket | None:
+    def start(self, found: Exec, *, attach: bool, disposable: bool = False) -> socket.socket | None:
         """Run a claimed exec; with `attach` gives the socket of its streams, which ends when the process does.
+
+        One that is `disposable` does not outlive the engine for long: the next one ends it.
 
         Raises StartFailed with 126 or 127, Conflict, System.
         """
@@ -141,18 +145,25 @@ class Execs:
                 terminal=config.tty,
                 stdin=config.attach_stdin and attach,
                 attach=attach,
+                disposable=disposable,
             )
         except EngineError as error:
             code = error.exit_code if isinstance(error, StartFailed) else _PROFILE_OTHER
             self._end(found, code)
             raise
         found.task, found.pid, found.running, found.attached = task, task.pid, True, attach
+        found.began.set()
         self._watch.watch(task, lambda: self._on_end(found, task))
         return task.socket
 
     def resize(self, exec_id: str, rows: int, columns: int) -> None:
-        """Set the size of an exec's terminal. Raises NotFound, Conflict if it does not run."""
+        """Set the size of an exec's terminal; one that is about to begin is waited for, as its client is answered first.
+
+        Raises NotFound, Conflict if it does not run. Source: moby, daemon/resize.go, ContainerExecResize.
+        """
         found = self.get(exec_id)
+        if found.started:
+            found.began.wait(_BEGIN_S)
         if found.task is None or not found.running:
             raise Conflict(f"exec {exec_id} is not running")
         found.task.resize(rows, columns)
@@ -161,6 +172,11 @@ class Execs:
         """Forget the execs of a container that has ended."""
         for key in list(container.execs):
             self._by_id.pop(key, None)
+
+    def drop(self, found: Exec) -> None:
+        """Forget an exec that has ended; nobody can ask for it any more."""
+        found.container.execs.pop(found.id, None)
+        self._by_id.pop(found.id, None)
 
     def _on_end(self, found: Exec, task: ExecTask) -> None:
         try:
@@ -190,8 +206,10 @@ class Execs:
                 task.close()
 
     def _end(self, found: Exec, exit_code: int) -> None:
-        found.finish(exit_code)
+        waiting = found.finish(exit_code)
         self._rooms.tell(found.container, "exec_die", {"execID": found.id, "exitCode": str(exit_code)})
+        for on_end in waiting:
+            on_end()
 
     def _process(self, container: Container, config: ExecConfig) -> dict[str, object]:
         """Give the OCI `process` object: the container's own surroundings, changed where the exec says so."""

@@ -27,16 +27,16 @@ class Exits:
     def __init__(
         self, rooms: Rooms, starter: Starter, lane: Executor, *,
         starting: Executor, retrying: Executor,
-        remove: Callable[[Container], None], forget_execs: Callable[[Container], None],
+        remove: Callable[[Container], None], on_ended: Callable[[Container], None],
     ) -> None:
-        """`remove` removes a container whose lock is held, as AutoRemove asks.
+        """`remove` removes a container whose lock is held, as AutoRemove asks. `on_ended` is told of every end first.
 
         Restarts are made in `starting`. Those whose storage is away are tried again in `retrying`: they may hold a
         thread for as long as a mount may take, and hold up only each other.
         """
         self._starting = starting
         self._retrying = retrying
-        self._forget_execs = forget_execs
+        self._on_ended = on_ended
         self._rooms = rooms
         self._starter = starter
         self._lane = lane
@@ -88,7 +88,7 @@ class Exits:
 
     def _settle(self, container: Container, info: ExitInfo) -> None:
         state, record = container.state, container.record
-        self._forget_execs(container)
+        self._on_ended(container)
         self._starter.clean_up(container)
         ran_s = (info.finished_at - state.started_at).total_seconds() if state.started_at else 0.0
         again = policy.wants_restart(

@@ -22,6 +22,8 @@ from holdfast.containers import create, policy, remove
 from holdfast.containers.container import Container
 from holdfast.containers.exits import Exits
 from holdfast.containers.folders import Folders
+from holdfast.containers.health import at_end
+from holdfast.containers.healthmonitor import HealthMonitor
 from holdfast.containers.model import decode_row, now
 from holdfast.containers.remove import Remover
 from holdfast.containers.rooms import Rooms
@@ -48,7 +50,8 @@ class Restorer:
     """Restores all containers, once, before anything else is asked of them."""
 
     def __init__(
-        self, rooms: Rooms, watcher: ExitWatcher, starter: Starter, exits: Exits, remover: Remover, lane: Executor
+        self, rooms: Rooms, watcher: ExitWatcher, starter: Starter, exits: Exits, remover: Remover, lane: Executor,
+        health: HealthMonitor,
     ) -> None:
         self._rooms = rooms
         self._watcher = watcher
@@ -56,6 +59,7 @@ class Restorer:
         self._exits = exits
         self._remover = remover
         self._lane = lane
+        self._health = health
         self._folders = Folders(rooms)
 
     def restore(self) -> None:
@@ -82,6 +86,7 @@ class Restorer:
             task = containers[container_id].state.task
             if task is not None:
                 self._watcher.watch(container_id, task)
+                self._health.take_over(containers[container_id])
         settling = [self._lane.submit(self._exits.settle, container.id, info) for container, info in ended]
         wait(settling, timeout=SETTLING_S)
 
@@ -169,6 +174,7 @@ class Restorer:
             return
         found = self._watcher.recover(container.id, state.task)
         if found is None:
+            container.health = at_end(container.health)
             self._rooms.registry.save(
                 container,
                 status="exited",
@@ -189,6 +195,7 @@ class Restorer:
         self._rooms.registry.note(
             container, status="exited", exit_code=found.exit_code, finished_at=found.finished_at
         )
+        self._health.recall(container)
         ended.append((container, found))
 
     def _clear_leftovers(self, containers: dict[str, Container], live: dict[str, Path], ended: set[str]) -> None:

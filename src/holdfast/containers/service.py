@@ -16,6 +16,7 @@ from holdfast.containers.container import CONDITIONS, Condition, Container, OnEx
 from holdfast.containers.create import Creator
 from holdfast.containers.exec import Execs
 from holdfast.containers.exits import Exits
+from holdfast.containers.healthmonitor import HealthMonitor
 from holdfast.containers.model import CreateRequest, RestartPolicy, encode_document
 from holdfast.containers.remove import Remover
 from holdfast.containers.restore import Restorer
@@ -89,7 +90,8 @@ class Containers:
         self._retrying = ThreadPoolExecutor(_RETRYING_THREADS, thread_name_prefix="retry")
         self.execs = Execs(self._rooms, self._settling)
         self._creator = Creator(self._rooms)
-        self._starter = Starter(self._rooms, self._watch)
+        self._health = HealthMonitor(self._rooms, self.execs)
+        self._starter = Starter(self._rooms, self._watch, self._health.begin)
         self._remover = Remover(self._rooms, self._settling)
         self._exits = Exits(
             self._rooms,
@@ -98,12 +100,12 @@ class Containers:
             starting=self._starting,
             retrying=self._retrying,
             remove=self._remover.remove_ended,
-            forget_execs=self.execs.forget,
+            on_ended=self._on_ended,
         )
-        self._stopper = Stopper(self._rooms, self._exits)
+        self._stopper = Stopper(self._rooms, self._exits, self._health)
         self._watcher = ExitWatcher(config.run_root, self._exits.on_exit)
         self._restorer = Restorer(
-            self._rooms, self._watcher, self._starter, self._exits, self._remover, self._starting
+            self._rooms, self._watcher, self._starter, self._exits, self._remover, self._starting, self._health
         )
         images.in_use_by = self._users_of
 
@@ -119,6 +121,7 @@ class Containers:
         """Let go of everything; containers run on."""
         self.stats.close()
         self._exits.close()
+        self._health.close()
         self._watcher.stop()
         self.execs.shut_down()
         self._starting.shutdown(wait=True, cancel_futures=True)
@@ -139,7 +142,7 @@ class Containers:
         self, filters: listing.Filters | None = None, *, everything: bool = False, limit: int = 0
     ) -> Sequence[Container]:
         """Give the containers that pass Docker's filters, newest first. Raises InvalidParameter, NotFound."""
-        lookups = listing.Lookups(self._images_of, self._registry.get, self._network_of, lambda _: "")
+        lookups = listing.Lookups(self._images_of, self._registry.get, self._network_of, health_of)
         return listing.select(self._registry.all(), filters or {}, lookups, everything=everything, limit=limit)
 
     def endpoint(self, container: Container) -> Endpoint | None:
@@ -344,6 +347,10 @@ class Containers:
     def _watch(self, container_id: str, task: Task) -> None:
         self._watcher.watch(container_id, task)
 
+    def _on_ended(self, container: Container) -> None:
+        self._health.end(container, kill=False)
+        self.execs.forget(container)
+
     def _users_of(self, image_id: str) -> list[tuple[str, bool]]:
         return [
             (container.id, container.state.running)
@@ -362,3 +369,8 @@ class Containers:
         if endpoint is not None:
             return endpoint.network_name, endpoint.network_id
         return container.record.host_config.network_mode, ""
+
+
+def health_of(container: Container) -> str:
+    """Give what a container's checks have found: `starting`, `healthy`, `unhealthy`, or "" if it has none."""
+    return container.health.status if container.health else ""

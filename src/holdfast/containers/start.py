@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from holdfast import faults, log
+from holdfast.containers import health
 from holdfast.containers.container import Container
 from holdfast.containers.imagemounts import open_image
 from holdfast.containers.model import now
@@ -29,6 +30,7 @@ from holdfast.errors import Conflict, EngineError, NotModified, Unavailable
 from holdfast.runtime.messages import OTHER, StartFailed
 from holdfast.runtime.runtime import Task, TaskRequest
 from holdfast.runtime.spec import build_spec
+from holdfast.volumes.drivers.base import Opened, opened_here
 from holdfast.volumes.mounts import MountPoint
 
 logger = log.get(__name__)
@@ -42,10 +44,13 @@ INIT_PROGRAMS = (
 class Starter:
     """Starts containers and puts away what they leave behind."""
 
-    def __init__(self, rooms: Rooms, watch: Callable[[str, Task], None]) -> None:
-        """`watch` waits for a task's end from then on."""
+    def __init__(
+        self, rooms: Rooms, watch: Callable[[str, Task], None], on_started: Callable[[Container], None]
+    ) -> None:
+        """`watch` waits for a task's end from then on; `on_started` is called once a start is recorded."""
         self._rooms = rooms
         self._watch = watch
+        self._on_started = on_started
         self._networking = Networking(rooms)
 
     def start(self, container: Container) -> None:
@@ -71,6 +76,7 @@ class Starter:
             for on_socket in container.take_attachers():
                 on_socket(None)
             raise
+        self._on_started(container)
         self._rooms.tell(container, "start")
 
     def clean_up(self, container: Container) -> None:
@@ -98,8 +104,8 @@ class Starter:
             undo.callback(self._unmount, record.id, mounted)
             sources = self._open_sources(container, mounted, fds)
             faults.point("container-volumes-mounted")
-            for point, fd in sources:
-                make_target(rootfs, point.destination, directory=stat.S_ISDIR(os.fstat(fd).st_mode))
+            for point, opened in sources:
+                make_target(rootfs, point.destination, directory=stat.S_ISDIR(opened.mode))
             network = self._networking.connect(record)
             undo.callback(self._networking.disconnect, record)
             self._networking.write_files(record, network)
@@ -138,6 +144,7 @@ class Starter:
         rooms.runtime.start(container.id)
         faults.point("container-started-not-recorded")
         container.run += 1
+        container.health = health.at_start(container.record.config, container.health)
         rooms.registry.save(
             container,
             status="running",
@@ -164,7 +171,7 @@ class Starter:
 
     def _open_sources(
         self, container: Container, mounted: list[MountPoint], fds: contextlib.ExitStack
-    ) -> list[tuple[MountPoint, int]]:
+    ) -> list[tuple[MountPoint, Opened]]:
         """Mount the volumes and open every source; each volume mounted is added to `mounted` at once."""
         record = container.record
         hidden = record.host_config.tmpfs or {}
@@ -174,16 +181,16 @@ class Starter:
                 continue
             if point.type == "volume":
                 point = dataclasses.replace(point, mount_id=secrets.token_hex(32))
-                fd = self._rooms.volumes.mount(record.id, point)
+                opened = self._rooms.volumes.mount(record.id, point)
                 mounted.append(point)
             elif point.type == "image":
-                fd = open_image(self._rooms, record.id, number, point, fds)
+                opened = opened_here(open_image(self._rooms, record.id, number, point, fds))
             else:
-                fd = open_bind(point)
-            fds.callback(os.close, fd)
+                opened = opened_here(open_bind(point))
+            fds.callback(os.close, opened.fd)
             if point.type == "bind":
-                point = settle_propagation(point, fd, self._rooms.config.state_root)
-            sources.append((point, fd))
+                point = settle_propagation(point, opened.fd, self._rooms.config.state_root)
+            sources.append((point, opened))
         return sources
 
     def _unmount(self, container_id: str, mounted: list[MountPoint] | tuple[MountPoint, ...]) -> None:

@@ -7,9 +7,10 @@ import signal
 from holdfast import log
 from holdfast.containers.container import Container
 from holdfast.containers.exits import Exits
+from holdfast.containers.healthmonitor import HealthMonitor
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.signals import parse_signal, stop_signal
-from holdfast.errors import Conflict, InvalidParameter, NotModified, System
+from holdfast.errors import Conflict, EngineError, InvalidParameter, NotModified, System
 
 logger = log.get(__name__)
 
@@ -20,9 +21,10 @@ KILL_TIMEOUT_S = 10.0
 class Stopper:
     """Sends signals and waits for what they lead to."""
 
-    def __init__(self, rooms: Rooms, exits: Exits) -> None:
+    def __init__(self, rooms: Rooms, exits: Exits, health: HealthMonitor) -> None:
         self._rooms = rooms
         self._exits = exits
+        self._health = health
 
     def stop(self, container: Container, timeout_s: int | None = None, signal_text: str = "") -> None:
         """Ask the process to end and, after `timeout_s` (negative: never), kill it; returns once it is put away.
@@ -98,8 +100,13 @@ class Stopper:
                 raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
             if container.state.status != "running":
                 raise Conflict(f"container {container.id} is not running")
-            self._rooms.runtime.pause(container.id)
-            self._rooms.registry.save(container, status="paused")
+            self._health.end(container, kill=True)
+            try:
+                self._rooms.runtime.pause(container.id)
+                self._rooms.registry.save(container, status="paused")
+            except EngineError:
+                self._health.begin(container)
+                raise
         self._rooms.tell(container, "pause")
 
     def unpause(self, container: Container) -> None:
@@ -112,6 +119,7 @@ class Stopper:
             raise System(f"Container {container.id} is not paused")
         self._rooms.runtime.resume(container.id)
         self._rooms.registry.save(container, status="running")
+        self._health.begin(container)
         self._rooms.tell(container, "unpause")
 
     def _send_if_alive(self, container: Container, number: int) -> None:

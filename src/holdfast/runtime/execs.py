@@ -20,6 +20,7 @@ from holdfast.runtime.probe import RuntimeFacts
 
 _REPORT_S: Final = 60.0
 _CONMON_END_S: Final = 2.0
+_DISPOSABLE: Final = "disposable"
 LOST: Final = 137
 """The exit code of an exec whose conmon was killed: nobody can tell any more."""
 
@@ -72,7 +73,7 @@ class ExecTask:
 
 def start_exec(
     chosen: RuntimeFacts, places: RunLayout, container_id: str, exec_id: str, process: Mapping[str, object], *,
-    streams: conmon.Streams, with_attach: bool, move_monitor: Callable[[int], None],
+    streams: conmon.Streams, with_attach: bool, disposable: bool, move_monitor: Callable[[int], None],
 ) -> ExecTask:
     """See `Runtime.exec_start`."""
     bundle = places.exec_bundle(container_id, exec_id)
@@ -86,6 +87,8 @@ def start_exec(
         undo.callback(_remove, bundle)
         process_file = bundle / "process.json"
         process_file.write_text(json.dumps(process))
+        if disposable:
+            (bundle / _DISPOSABLE).touch()
         command = conmon.command(
             chosen.conmon, container_id=container_id, unique_id=exec_id, name=container_id, bundle=bundle,
             exit_dir=bundle, runtime=chosen.path, runtime_root=places.runtime_root(chosen.name), log_path=None,
@@ -118,6 +121,20 @@ def start_exec(
         faults.point("runtime-exec-started")
         undo.pop_all()
         return ExecTask(pid, connection, launch, bundle)
+
+
+def end_disposable(places: RunLayout, container_id: str, kill: Callable[[int], object]) -> int:
+    """See `Runtime.end_disposable_execs`; `kill` ends the process of that id and all that came from it."""
+    ended = 0
+    for mark in sorted(places.bundle(container_id).glob(f"exec-*/{_DISPOSABLE}")):
+        bundle = mark.parent
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            if monitor.runs(bundle):  # else the id may belong to another process by now
+                kill(int((bundle / "pid").read_text()))
+                ended += 1
+        monitor.wait_for_end(bundle, _CONMON_END_S)
+        _remove(bundle)
+    return ended
 
 
 def _remove(bundle: Path) -> None:

@@ -60,6 +60,11 @@ def wait_for_end(bundle: Path, timeout_s: float) -> bool:
         return True
 
 
+def runs(bundle: Path) -> bool:
+    """Whether the conmon of this bundle runs, and with it the process that it watches."""
+    return _pid(bundle) is not None
+
+
 def _pid(bundle: Path) -> int | None:
     """The id of the bundle's conmon if it runs: the number in the bundle, checked against its command line."""
     try:

@@ -21,14 +21,14 @@ from typing import Final
 from holdfast import faults, log
 from holdfast.config import Config
 from holdfast.errors import Conflict, DeadlineExceeded, EngineError, NotFound, System
-from holdfast.kernel import cgroup, identity, namespaces, pidfd
+from holdfast.kernel import cgroup, family, identity, namespaces, pidfd
 from holdfast.kernel.path import owned_fd, remove_tree
 from holdfast.kernel.usage import Usage
 from holdfast.kernel.usage import usage as read_usage
 from holdfast.process import ProgramFailed, run
 from holdfast.runtime import attach, conmon, facts, messages, monitor, probe
 from holdfast.runtime.devices import host_devices
-from holdfast.runtime.execs import ExecTask, start_exec
+from holdfast.runtime.execs import ExecTask, end_disposable, start_exec
 from holdfast.runtime.filters import FilterCache, read_filter
 from holdfast.runtime.host import HostFacts
 from holdfast.runtime.layout import RunLayout
@@ -315,25 +315,38 @@ class Runtime:
 
     def exec_start(
         self, container_id: str, exec_id: str, process: Mapping[str, object], *, terminal: bool = False,
-        stdin: bool = False, attach: bool = True,
+        stdin: bool = False, attach: bool = True, disposable: bool = False,
     ) -> ExecTask:
         """Run a further process, an OCI `process` object, in a running container.
 
         With `attach` the result has the socket of its streams, connected before the program ran, so no output is
-        missed. Raises StartFailed with 126 or 127, DeadlineExceeded, System, or Conflict if the container is gone.
+        missed. One that is `disposable` is of no use without the engine that started it: see `end_disposable_execs`.
+        Raises StartFailed with 126 or 127, DeadlineExceeded, System, or Conflict if the container is gone.
         """
         chosen = self.probe()
         return start_exec(
             chosen, self._places, container_id, exec_id, process,
-            streams=conmon.Streams(terminal, stdin), with_attach=attach,
+            streams=conmon.Streams(terminal, stdin), with_attach=attach, disposable=disposable,
             move_monitor=lambda pid: self._move_monitor(container_id, pid),
         )
+
+    def kill_exec(self, container_id: str, pid: int) -> bool:
+        """Kill an exec's process and all that came from it; False if some would not go within a few seconds."""
+        self.probe()
+        layout = self._layout
+        assert layout is not None, "the probe sets it"
+        group = self._cgroup_of(container_id)
+        return family.kill(pid, lambda: cgroup.pids(layout, group))
 
     # --- after the engine was away ------------------------------------------------------------------------
 
     def is_alive(self, task: Task) -> bool:
         """Whether the container's first process is still that process and has not ended."""
         return pidfd.is_same_process(task.pid, task.pid_start_time)
+
+    def end_disposable_execs(self, container_id: str) -> int:
+        """End those of a container's execs that only served an engine that is gone. Returns how many still ran."""
+        return end_disposable(self._places, container_id, lambda pid: self.kill_exec(container_id, pid))
 
     def known(self) -> list[str]:
         """Ids of all bundles in the run root, of which the catalogue may know nothing."""
