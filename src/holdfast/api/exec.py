@@ -12,7 +12,7 @@ from holdfast.api.container_streams import size_of_terminal
 from holdfast.api.request import ClientGone
 from holdfast.api.response import Response, empty, json_response
 from holdfast.api.router import Router
-from holdfast.api.worker import in_worker
+from holdfast.api.worker import in_patient_worker, in_worker
 from holdfast.containers.exec import Exec
 from holdfast.errors import EngineError
 from holdfast.runtime.attach import STDOUT
@@ -102,7 +102,7 @@ async def _ended(found: Exec, stream: HijackedStream) -> None:
 async def exec_resize(request: Request, engine: Engine) -> Response:
     """POST /exec/{id}/resize?h=&w= → 200. Operation ExecResize."""
     rows, columns = size_of_terminal(request)
-    await in_worker(engine.containers.execs.resize, request.params["id"], rows, columns)
+    await in_patient_worker(engine.containers.execs.resize, request.params["id"], rows, columns)
     return empty(200)
 
 
