@@ -33,8 +33,7 @@ def resolve_device(path_on_host: str, path_in_container: str = "", access: str =
 
     Raises InvalidParameter, in Docker's words, if it is not there or holds no device.
     """
-    if not access or set(access) - set("rwm"):
-        raise InvalidParameter(f"invalid device mode: {access}")
+    check_access(access)
     inside = path_in_container or path_on_host
     try:
         found = os.stat(path_on_host)
@@ -53,6 +52,23 @@ def resolve_device(path_on_host: str, path_in_container: str = "", access: str =
             f'error gathering device information while adding custom device "{path_on_host}": not a device node'
         )
     return (node,)
+
+
+def check_access(access: str) -> None:
+    """Check what a container may do with a device: letters of `rwm`, at least one. Raises InvalidParameter."""
+    if not access or set(access) - set("rwm"):
+        raise InvalidParameter(f"invalid device mode: {access}")
+
+
+def block_device(path: str) -> tuple[int, int]:
+    """Give the numbers of a block device of the host. Raises InvalidParameter if there is none at `path`."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise InvalidParameter(f"stat {path}: {(error.strerror or '').lower()}") from error
+    if not stat.S_ISBLK(found.st_mode):
+        raise InvalidParameter(f"{path}: not a block device")
+    return os.major(found.st_rdev), os.minor(found.st_rdev)
 
 
 def host_devices() -> tuple[DeviceNode, ...]:

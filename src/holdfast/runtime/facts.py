@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +17,11 @@ from holdfast.runtime.host import HostFacts
 _THROTTLE: Final = "cpu[0-9]*/thermal_throttle"
 _CPUS: Final = Path("/sys/devices/system/cpu")
 _SWAP_FILES: Final = ("memory.memsw.limit_in_bytes", "memory.swap.max")
-_WEIGHT_FILES: Final = ("blkio.weight", "blkio.bfq.weight", "io.weight", "io.bfq.weight")
+_WEIGHT_FILES: Final = ("blkio.weight", "io.weight", "io.bfq.weight")
+"""Those that crun and runc write: of version 1's, `blkio.bfq.weight` is not among them."""
+_THROTTLE_FILES: Final = ("blkio.throttle.read_bps_device", "io.max")
+_CPUSET_FILES: Final = ("cpuset.{}.effective", "cpuset.effective_{}", "cpuset.{}")
+_APPARMOR: Final = Path("/sys/module/apparmor/parameters/enabled")
 
 
 def gather(
@@ -36,12 +42,40 @@ def gather(
             name.removeprefix("RLIMIT_").lower(): hard for name, (_, hard) in identity.rlimits().items()
         },
         oom_score_adj=identity.own_oom_score_adj(),
-        swap_limit=any((place / name).exists() for place in places for name in _SWAP_FILES),
-        blkio_weight=any((place / name).exists() for place in places for name in _WEIGHT_FILES),
+        swap_limit=_has(places, *_SWAP_FILES),
+        swappiness=_has(places, "memory.swappiness"),
+        cpu_realtime=_has(places, "cpu.rt_runtime_us"),
+        cpu_count=identity.cpu_count(),
+        cpuset_cpus=_cpuset(places, "cpus"),
+        cpuset_mems=_cpuset(places, "mems"),
+        blkio_weight=_has(places, *_WEIGHT_FILES),
+        blkio_weight_device=_has(places, "blkio.weight_device"),
+        blkio_throttle=_has(places, *_THROTTLE_FILES),
+        apparmor=_has_apparmor(),
         seccomp=seccomp.default_profile(),
         thermal_throttle_paths=tuple(sorted(str(path) for path in _CPUS.glob(_THROTTLE))),
         devices=host_devices() if devices else (),
     )
+
+
+def _has(places: Iterable[Path], *names: str) -> bool:
+    return any((place / name).exists() for place in places for name in names)
+
+
+def _cpuset(places: Iterable[Path], what: str) -> str:
+    for place in places:
+        for name in _CPUSET_FILES:
+            with contextlib.suppress(FileNotFoundError):
+                if text := (place / name.format(what)).read_text().strip():
+                    return text
+    return ""
+
+
+def _has_apparmor() -> bool:
+    try:
+        return _APPARMOR.read_text().startswith("Y")
+    except FileNotFoundError:
+        return False
 
 
 def parse_release(release: str) -> tuple[int, int]:

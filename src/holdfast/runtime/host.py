@@ -22,7 +22,17 @@ class HostFacts:
     """The engine's hard limits by lower-case name, -1 for unlimited."""
     oom_score_adj: int = 0
     swap_limit: bool = True
+    swappiness: bool = False
+    cpu_realtime: bool = False
+    cpu_count: int = 0
+    """Processors that the engine may run on; 0 if that was not looked at."""
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    """What a container's cpuset can choose from, as `0-3,8`; empty if that is not known."""
     blkio_weight: bool = True
+    blkio_weight_device: bool = False
+    blkio_throttle: bool = True
+    apparmor: bool = False
     seccomp: Profile | None = None
     thermal_throttle_paths: tuple[str, ...] = ()
     devices: tuple[DeviceNode, ...] = ()

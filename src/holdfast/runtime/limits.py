@@ -25,6 +25,15 @@ class Ulimit:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceLimit:
+    """A weight or a limit of one block device, in bytes or operations a second."""
+
+    major: int
+    minor: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
 class Resources:
     """Limits in Docker's terms; 0 or "" is unset. `memory_swap_bytes` and `pids_limit` take -1 for unlimited."""
 
@@ -37,10 +46,17 @@ class Resources:
     cpu_shares: int = 0
     cpu_quota_us: int = 0
     cpu_period_us: int = 0
+    cpu_realtime_runtime_us: int = 0
+    cpu_realtime_period_us: int = 0
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
     pids_limit: int = 0
     blkio_weight: int = 0
+    blkio_weight_device: tuple[DeviceLimit, ...] = ()
+    blkio_read_bps: tuple[DeviceLimit, ...] = ()
+    blkio_write_bps: tuple[DeviceLimit, ...] = ()
+    blkio_read_iops: tuple[DeviceLimit, ...] = ()
+    blkio_write_iops: tuple[DeviceLimit, ...] = ()
     device_cgroup_rules: tuple[str, ...] = ()
 
 
@@ -72,8 +88,12 @@ def linux_resources(limits: Resources, host: HostFacts, warnings: list[str]) -> 
         cpu["quota"] = limits.nano_cpus * _CPU_PERIOD_US // 1_000_000_000
     if limits.cpu_period_us:
         cpu["period"] = limits.cpu_period_us
-    if limits.cpu_quota_us:
+    if limits.cpu_quota_us > 0:                 # below: no limit, which is the default
         cpu["quota"] = limits.cpu_quota_us
+    if limits.cpu_realtime_period_us:
+        cpu["realtimePeriod"] = limits.cpu_realtime_period_us
+    if limits.cpu_realtime_runtime_us:
+        cpu["realtimeRuntime"] = limits.cpu_realtime_runtime_us
     if limits.cpu_shares:
         cpu["shares"] = limits.cpu_shares
     if limits.cpuset_cpus:
@@ -88,17 +108,43 @@ def linux_resources(limits: Resources, host: HostFacts, warnings: list[str]) -> 
         else:
             warnings.append("Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. "
                             "PIDs limit discarded.")
+    block_io = _block_io(limits, host, warnings)
+    if block_io:
+        result["blockIO"] = block_io
+    return result
+
+
+def _block_io(limits: Resources, host: HostFacts, warnings: list[str]) -> dict[str, object]:
+    result: dict[str, object] = {}
     if limits.blkio_weight:
         if host.blkio_weight:
-            result["blockIO"] = {"weight": limits.blkio_weight}
+            result["weight"] = limits.blkio_weight
         else:
             warnings.append("Your kernel does not support Block I/O weight or the cgroup is not mounted. "
                             "Weight discarded.")
+    if limits.blkio_weight_device and host.blkio_weight_device:
+        result["weightDevice"] = [
+            {"major": device.major, "minor": device.minor, "weight": device.value}
+            for device in limits.blkio_weight_device
+        ]
+    for name, devices in (
+        ("throttleReadBpsDevice", limits.blkio_read_bps), ("throttleWriteBpsDevice", limits.blkio_write_bps),
+        ("throttleReadIOPSDevice", limits.blkio_read_iops), ("throttleWriteIOPSDevice", limits.blkio_write_iops),
+    ):  # fmt: skip
+        if devices and host.blkio_throttle:
+            result[name] = [
+                {"major": device.major, "minor": device.minor, "rate": device.value} for device in devices
+            ]
     return result
 
 
 def _memory(limits: Resources, host: HostFacts, warnings: list[str]) -> dict[str, object]:
     memory: dict[str, object] = {}
+    if "memory" in host.controllers and not host.cgroup_v2:
+        if limits.memory_swappiness is not None and limits.memory_swappiness >= 0:
+            memory["swappiness"] = limits.memory_swappiness
+        if limits.oom_kill_disable:
+            memory["disableOOMKiller"] = True
     if not (limits.memory_bytes or limits.memory_reservation_bytes or limits.memory_swap_bytes):
         return memory
     if "memory" not in host.controllers:
@@ -114,10 +160,6 @@ def _memory(limits: Resources, host: HostFacts, warnings: list[str]) -> dict[str
                             "Memory limited without swap.")
     if limits.memory_reservation_bytes:
         memory["reservation"] = limits.memory_reservation_bytes
-    if limits.memory_swappiness is not None and limits.memory_swappiness >= 0 and not host.cgroup_v2:
-        memory["swappiness"] = limits.memory_swappiness
-    if limits.oom_kill_disable and not host.cgroup_v2:
-        memory["disableOOMKiller"] = True
     return memory
 
 

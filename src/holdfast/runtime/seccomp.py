@@ -47,6 +47,12 @@ class Profile:
         if document.get("architectures") and document.get("archMap"):
             raise InvalidParameter("both 'architectures' and 'archMap' are specified in the seccomp profile, "
                                    "use either 'architectures' or 'archMap'")
+        for rule in map(_mapping, _list(document.get("syscalls"))):
+            if rule.get("name") and rule.get("names"):
+                raise InvalidParameter("both 'name' and 'names' are specified in the seccomp profile, "
+                                       "use either 'name' or 'names'")
+            if not (rule.get("name") or rule.get("names")) or not rule.get("action"):
+                raise InvalidParameter("Decoding seccomp profile failed: a rule lacks its names or its action")
         self._document: Mapping[str, object] = document
         self._cached = functools.lru_cache(maxsize=64)(self._convert)
 

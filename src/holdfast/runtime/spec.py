@@ -19,6 +19,7 @@ from holdfast.runtime.devices import DeviceNode
 from holdfast.runtime.host import HostFacts
 from holdfast.runtime.limits import Resources, Ulimit, device_rule, linux_resources, rlimit
 from holdfast.runtime.seccomp import Profile
+from holdfast.runtime.sysctls import check_sysctl
 from holdfast.runtime.user import User
 
 __all__ = [
@@ -31,9 +32,9 @@ DEFAULT_SHM_BYTES: Final = 64 << 20
 INIT_DESTINATION: Final = "/sbin/docker-init"
 
 MASKED_PATHS: Final = (
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
-    "/sys/firmware",
+    "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 )
 READONLY_PATHS: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
@@ -72,6 +73,8 @@ class SpecInput:
     mounts: tuple[OciMount, ...] = ()
     """In the order in which they are made; one on a default mount's destination replaces it."""
     network_namespace: str = "private"
+    network_is_shared: bool = False
+    """Another container's: its parameters stay as that one has them."""
     pid_namespace: str = "private"
     ipc_namespace: str = "private"
     uts_namespace: str = "private"
@@ -85,8 +88,10 @@ class SpecInput:
     """`default`, `unconfined`, or a profile as JSON text."""
     apparmor_profile: str = ""
     no_new_privileges: bool = False
+    writable_cgroups: bool = False
     sysctls: Mapping[str, str] = field(default_factory=dict)
     shm_size_bytes: int = 0
+    """Of /dev/shm: 0 is the default, -1 none at all."""
     devices: tuple[DeviceNode, ...] = ()
     ulimits: tuple[Ulimit, ...] = ()
     oom_score_adj: int = 0
@@ -195,7 +200,7 @@ def _process(
         score = host.oom_score_adj
     if score != host.oom_score_adj:
         process["oomScoreAdj"] = score
-    if given.apparmor_profile:
+    if given.apparmor_profile and host.apparmor:  # without AppArmor crun refuses even `unconfined`
         process["apparmorProfile"] = given.apparmor_profile
     return process
 
@@ -203,7 +208,7 @@ def _process(
 def _mounts(given: SpecInput) -> list[dict[str, object]]:
     """Default mounts that no mount of the container replaces, then the container's, then the init program."""
     taken = {mount.destination for mount in given.mounts}
-    cgroup_mode = "rw" if given.privileged else "ro"
+    cgroup_mode = "rw" if given.privileged or given.writable_cgroups else "ro"
     shm_size = given.shm_size_bytes or DEFAULT_SHM_BYTES
     defaults = [
         OciMount("/proc", "proc", "proc", ("nosuid", "noexec", "nodev")),
@@ -212,14 +217,14 @@ def _mounts(given: SpecInput) -> list[dict[str, object]]:
                  ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")),
         OciMount("/sys", "sysfs", "sysfs", ("nosuid", "noexec", "nodev", "rw" if given.privileged else "ro")),
         OciMount("/sys/fs/cgroup", "cgroup", "cgroup", ("nosuid", "noexec", "nodev", cgroup_mode)),
+        OciMount("/dev/mqueue", "mqueue", "mqueue", ("nosuid", "noexec", "nodev")),
     ]
     if given.ipc_namespace == "host":
-        defaults += [OciMount("/dev/mqueue", "/dev/mqueue"), OciMount("/dev/shm", "/dev/shm")]
-    else:
-        defaults += [
-            OciMount("/dev/mqueue", "mqueue", "mqueue", ("nosuid", "noexec", "nodev")),
-            OciMount("/dev/shm", "shm", "tmpfs", ("nosuid", "noexec", "nodev", "mode=1777", f"size={shm_size}")),
-        ]
+        defaults.append(OciMount("/dev/shm", "/dev/shm"))
+    elif given.shm_size_bytes >= 0:
+        defaults.append(
+            OciMount("/dev/shm", "shm", "tmpfs", ("nosuid", "noexec", "nodev", "mode=1777", f"size={shm_size}"))
+        )
     if given.pid_namespace == "host" and given.privileged:
         defaults[0] = OciMount("/proc", "/proc", "bind", ("rbind", "rprivate"))
     kept = [
@@ -304,14 +309,13 @@ def _namespaces(given: SpecInput, host: HostFacts) -> list[dict[str, str]]:
 def _sysctls(given: SpecInput) -> dict[str, str]:
     """The container's sysctls over Docker's defaults, which let anybody ping and bind low ports in its own network."""
     result: dict[str, str] = {}
-    if given.network_namespace != "host":
+    if given.network_namespace != "host" and not given.network_is_shared:
         result["net.ipv4.ip_unprivileged_port_start"] = "0"
         result["net.ipv4.ping_group_range"] = "0 2147483647"
     if given.domainname and given.uts_namespace != "host":
         result["kernel.domainname"] = given.domainname
     for name, value in given.sysctls.items():
-        if name.startswith("net.") and given.network_namespace == "host":
-            raise InvalidParameter(f"sysctl '{name}' not allowed in host network namespace")
+        check_sysctl(name, network=given.network_namespace, ipc=given.ipc_namespace, uts=given.uts_namespace)
         result[name] = value
     return result
 

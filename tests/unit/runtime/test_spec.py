@@ -101,7 +101,8 @@ def test_namespaces_of_others() -> None:
     assert spec["linux"]["namespaces"] == [{"type": "mount"}, {"type": "network", "path": "/run/ns/1"}]
     assert "hostname" not in spec
     assert mounts(spec)["/dev/shm"]["source"] == "/dev/shm"
-    assert mounts(spec)["/dev/mqueue"]["type"] == "bind"
+    assert mounts(spec)["/dev/mqueue"]["type"] == "mqueue"
+    assert "/dev/shm" not in mounts(build(shm_size_bytes=-1)[0])
     spec, _ = build(POOR)
     assert "cgroup" not in {entry["type"] for entry in spec["linux"]["namespaces"]}
 
@@ -109,7 +110,7 @@ def test_namespaces_of_others() -> None:
 def test_host_network_has_no_network_sysctls() -> None:
     spec, _ = build(network_namespace="host")
     assert spec["linux"]["sysctl"] == {}
-    with pytest.raises(InvalidParameter, match=r"sysctl 'net\.core\.somaxconn' not allowed in host network namespace"):
+    with pytest.raises(InvalidParameter, match=r'sysctl "net\.core\.somaxconn" not allowed in host network namespace'):
         build(network_namespace="host", sysctls={"net.core.somaxconn": "1"})
     spec, _ = build(domainname="example.org", sysctls={"net.ipv4.ping_group_range": "1 0"})
     assert spec["linux"]["sysctl"] == {
