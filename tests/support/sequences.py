@@ -325,7 +325,7 @@ def _fill(world: World) -> Iterator[World | None]:
 
 def _do_run(bench: Bench) -> None:
     point, *_ = bench.create_container("run", "alpha", ".auto-remove")
-    data = bench.volumes.mount("run", point)
+    data = bench.volumes.mount("run", point).fd
     try:
         write_files(Path(f"/proc/self/fd/{data}"), WRITTEN)
     finally:

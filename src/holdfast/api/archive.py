@@ -13,7 +13,7 @@ from holdfast.api.framing import BadRequest
 from holdfast.api.request import ClientGone
 from holdfast.api.response import Response, StreamResponse, empty
 from holdfast.api.router import Router
-from holdfast.api.worker import in_worker, stream_from_worker
+from holdfast.api.worker import in_patient_worker, stream_from_worker
 from holdfast.containers.archive_paths import PathStat
 from holdfast.errors import InvalidParameter
 from holdfast.wire.archive import encode_path_stat
@@ -33,7 +33,7 @@ _AHEAD_BYTES = 4 << 20
 @routes.add("HEAD", "/containers/{id}/archive")
 async def archive_info(request: Request, engine: Engine) -> Response:
     """HEAD /containers/{id}/archive?path= → 200, the path's description in a header. Operation ContainerArchiveInfo."""
-    found = await in_worker(engine.containers.archives.stat, request.params["id"], _path(request))
+    found = await in_patient_worker(engine.containers.archives.stat, request.params["id"], _path(request))
     return empty(200, {_STAT_HEADER: _describe(found)})
 
 

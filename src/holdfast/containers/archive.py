@@ -4,35 +4,37 @@
 
 A container that does not run stays locked until its view is closed, as with Docker. One that runs is locked while its
 view is made; it can be stopped meanwhile, and only starts again when nobody looks at the root of its earlier run.
+
+Where the container has a volume whose storage may hang, every step that could meet it is done by a process that can be
+given up (`archive_steps`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import os
 import posixpath
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import cast
 
 from holdfast import log
-from holdfast.containers.archive_extract import Rules, extract
-from holdfast.containers.archive_paths import PathStat, absolute, follow, look, words
+from holdfast.containers import archive_steps
+from holdfast.containers.archive_paths import PathStat, absolute
 from holdfast.containers.archive_plain import plain
-from holdfast.containers.archive_reader import Members, Source
-from holdfast.containers.archive_view import Part, assemble, clone, running_trees, writable_at
-from holdfast.containers.archive_walk import Emit, write_tree
+from holdfast.containers.archive_reader import Source
+from holdfast.containers.archive_view import Part, clone
+from holdfast.containers.archive_walk import Emit
 from holdfast.containers.container import Container
 from holdfast.containers.model import ContainerRecord
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.staging import open_bind
-from holdfast.errors import EngineError, InvalidParameter, NotFound, System
-from holdfast.kernel.path import open_in_root, owned_fd
+from holdfast.errors import EngineError, NotFound, System
+from holdfast.kernel.path import owned_fd
 from holdfast.kernel.pidfd import is_same_process
-from holdfast.runtime.user import resolve_user
+from holdfast.volumes.drivers.base import HERE, Hands, MountFailed, Opened, opened_here
 from holdfast.volumes.mounts import MountPoint
 
 logger = log.get(__name__)
@@ -46,24 +48,36 @@ class Reading:
 
     stat: PathStat
     fd: int
+    hands: Hands
 
     def write(self, emit: Emit) -> None:
         """Emit it as a tar archive, piece by piece. Raises System, whatever `emit` raises."""
         try:
-            write_tree(self.fd, self.stat.name, emit)
+            self.hands.pour(archive_steps.write, [self.fd], self.stat.name, emit=emit)
         except ConnectionError:
             raise
+        except MountFailed as error:
+            raise error.within(f"archive {self.stat.name}") from None
         except OSError as error:
             raise System(f"archive {self.stat.name}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A container's file system: `root` is the descriptor, `parts` what is mounted in it, `container` whose it is."""
+    """A container's file system: `root` is the descriptor, `parts` what is mounted in it, `container` whose it is.
+
+    Only `hands` touch it.
+    """
 
     root: int
     parts: tuple[Part, ...]
     container: Container
+    hands: Hands
+
+    def look(self, path: str) -> tuple[int, PathStat]:
+        """Open (O_PATH) what lies at a path, and describe it; the caller closes it."""
+        found, (fd,) = self.hands.do(archive_steps.look_at, [self.root], path)
+        return fd, PathStat(*cast("tuple[str, int, int, int, str]", found))
 
 
 class Archives:
@@ -78,7 +92,7 @@ class Archives:
         Raises NotFound for the container or the path, System in Docker's words.
         """
         with self._view(reference, readonly=True) as view, _missing(path, reference):
-            fd, found = look(view.root, path)
+            fd, found = view.look(path)
             os.close(fd)
             return found
 
@@ -90,10 +104,10 @@ class Archives:
         """
         with self._view(reference, readonly=True) as view:
             with _missing(path, reference):
-                fd, found = look(view.root, absolute(path))
+                fd, found = view.look(absolute(path))
             with owned_fd(fd):
                 self._rooms.tell(view.container, "archive-path")
-                yield Reading(found, fd)
+                yield Reading(found, fd, view.hands)
 
     def extract(
         self, reference: str, path: str, body: Source, *, keep_kinds: bool = False, own: bool = False
@@ -105,19 +119,15 @@ class Archives:
         """
         with self._view(reference, readonly=False) as view, _missing(path, reference):
             record = view.container.record
-            wanted = absolute(path)
-            with owned_fd(_open_directory(view.root, wanted)) as directory:
-                where = follow(view.root, wanted)
-                writable = writable_at(where, view.parts)
-                if writable is False:
-                    raise InvalidParameter("mounted volume is marked read-only")
-                if writable is None and record.host_config.readonly_rootfs:
-                    raise InvalidParameter("container rootfs is marked read-only")
-                owner = _owner(view.root, record) if own else None
+            writable = [(part.destination, part.writable) for part in view.parts]
+            user = record.config.user if own else ""
+            found, (directory,) = view.hands.do(
+                archive_steps.open_target, [view.root], path, writable, record.host_config.readonly_rootfs, user
+            )
+            where, owner = cast("tuple[str, list[int] | None]", found)
+            with owned_fd(directory):
                 with plain(body, self._rooms.config.run_root) as archive:
-                    members = Members(archive)
-                    extract(directory, members, Rules(where, owner, keep_kinds=keep_kinds))
-                    members.drain()
+                    view.hands.feed(archive_steps.unpack, [directory], where, owner, keep_kinds, stream=archive)
                 self._rooms.tell(view.container, "extract-to-dir")
 
     # --- inside ---------------------------------------------------------------------------------------------------
@@ -134,23 +144,27 @@ class Archives:
             else:
                 rooms.watchers.wait(container.id)
             with contextlib.ExitStack() as trees:
+                what = f"mount file system of container {container.id}"
                 try:
-                    parts = self._parts(container, undo, trees)
+                    parts, hands = self._parts(container, undo, trees)
                     root = self._root(container.record, running=running)
                     trees.callback(os.close, root)
-                    view = assemble(
-                        root,
-                        parts,
-                        rooms.rootfs.merged(container.id),
-                        readonly_root=container.record.host_config.readonly_rootfs,
-                        readonly=readonly,
+                    _, (view,) = hands.do(
+                        archive_steps.assemble_view,
+                        [root, *(part.tree for part in parts)],
+                        [part.destination for part in parts],
+                        os.fspath(rooms.rootfs.merged(container.id)),
+                        container.record.host_config.readonly_rootfs,
+                        readonly,
                     )
+                except MountFailed as error:
+                    raise error.within(what) from None
                 except OSError as error:
-                    raise System(f"mount file system of container {container.id}: {error}") from error
+                    raise System(f"{what}: {error}") from error
                 undo.callback(os.close, view)
             if running:
                 lock.close()
-            yield _View(view, tuple(parts), container)
+            yield _View(view, tuple(parts), container, hands)
 
     def _root(self, record: ContainerRecord, *, running: bool) -> int:
         """Clone the container's root, which is mounted no longer than that needs if the container does not run."""
@@ -164,25 +178,27 @@ class Archives:
 
     def _parts(
         self, container: Container, undo: contextlib.ExitStack, trees: contextlib.ExitStack
-    ) -> list[Part]:
-        """Clone everything that is mounted below the root, by depth. Volumes are unmounted by `undo`."""
+    ) -> tuple[list[Part], Hands]:
+        """Clone everything that is mounted below the root, by depth, and tell who may touch all of it.
+
+        Volumes are unmounted by `undo`.
+        """
         record = container.record
         tmpfs = {posixpath.normpath(path) for path in record.host_config.tmpfs or {}}
         parts = []
+        hands: Hands = HERE
         for point in record.mounts:
             if point.type in ("volume", "bind") and point.destination not in tmpfs:
-                with owned_fd(self._open_source(record.id, point, undo)) as fd:
-                    tree = clone(
-                        fd,
-                        recursive=point.recursive,
-                        readonly=not point.rw,
-                        readonly_submounts=point.read_only_recursive,
-                    )
+                opened = self._open_source(record.id, point, undo)
+                hands = hands if opened.hands is HERE else opened.hands
+                with owned_fd(opened.fd):
+                    how = (point.recursive, not point.rw, point.read_only_recursive)
+                    _, (tree,) = opened.hands.do(archive_steps.clone_source, [opened.fd], *how)
                 trees.callback(os.close, tree)
                 parts.append(Part(point.destination, tree, point.rw))
         readonly = {point.destination for point in record.mounts if point.type == "tmpfs" and not point.rw}
         tmpfs |= {point.destination for point in record.mounts if point.type == "tmpfs"}
-        for destination, tree in self._running_tmpfs(container, sorted(tmpfs)):
+        for destination, tree in self._running_tmpfs(container, sorted(tmpfs), hands):
             trees.callback(os.close, tree)
             parts.append(Part(destination, tree, destination not in readonly))
         taken = {part.destination for part in parts} | tmpfs
@@ -194,16 +210,16 @@ class Archives:
                         tree = clone(fd, readonly=record.host_config.readonly_rootfs)
                     trees.callback(os.close, tree)
                     parts.append(Part(f"/etc/{name}", tree, not record.host_config.readonly_rootfs))
-        return sorted(parts, key=lambda part: (part.destination.count("/"), part.destination))
+        return sorted(parts, key=lambda part: (part.destination.count("/"), part.destination)), hands
 
-    def _open_source(self, container_id: str, point: MountPoint, undo: contextlib.ExitStack) -> int:
-        """Open (O_PATH) what a mount point shows; a volume is mounted until `undo`."""
+    def _open_source(self, container_id: str, point: MountPoint, undo: contextlib.ExitStack) -> Opened:
+        """Open what a mount point shows; a volume is mounted until `undo`."""
         if point.type == "bind":
-            return open_bind(point)
+            return opened_here(open_bind(point))
         mounted = dataclasses.replace(point, mount_id=secrets.token_hex(32))
-        fd = self._rooms.volumes.mount(container_id, mounted)
+        opened = self._rooms.volumes.mount(container_id, mounted)
         undo.callback(self._unmount, container_id, mounted)
-        return fd
+        return opened
 
     def _unmount(self, container_id: str, point: MountPoint) -> None:
         try:
@@ -211,7 +227,9 @@ class Archives:
         except EngineError as error:
             logger.warning("error while unmounting volume", extra={"container": container_id, "error": error})
 
-    def _running_tmpfs(self, container: Container, destinations: list[str]) -> list[tuple[str, int]]:
+    def _running_tmpfs(
+        self, container: Container, destinations: list[str], hands: Hands
+    ) -> list[tuple[str, int]]:
         """Clone the tmpfs of a container that runs; one that has just ended has none any more."""
         task = container.state.task
         if task is None or not destinations:
@@ -220,7 +238,8 @@ class Archives:
             with owned_fd(os.open(f"/proc/{task.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
                 if not is_same_process(task.pid, task.pid_start_time):
                     return []
-                return running_trees(namespace, destinations)
+                found, trees = hands.do(archive_steps.clone_running, [namespace], destinations)
+                return list(zip(cast("list[str]", found), trees, strict=True))
         except (FileNotFoundError, ProcessLookupError):
             return []
 
@@ -232,29 +251,3 @@ def _missing(path: str, reference: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise NotFound(f"Could not find the file {path} in container {reference}") from error
-
-
-def _open_directory(root: int, path: str) -> int:
-    """Open (O_PATH) the directory to unpack into; links are followed, one at the end too."""
-    try:
-        return open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
-    except NotADirectoryError as error:
-        with contextlib.suppress(OSError), owned_fd(open_in_root(root, path, os.O_PATH)):
-            raise InvalidParameter("extraction point is not a directory") from error
-        if path.endswith(("/", "/.")):
-            raise System(f"lstat {path}: not a directory") from error
-        raise System("not a directory") from error
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise System("EvalSymlinks: too many links") from error
-        raise System(f"lstat {path}: {words(error)}") from error
-
-
-def _owner(root: int, record: ContainerRecord) -> tuple[int, int] | None:
-    """Give the container's user, looked up in its own files by our own parser; None for root, as Docker does."""
-    if not record.config.user:
-        return None
-    user = resolve_user(Path(f"/proc/self/fd/{root}"), record.config.user)
-    return user.uid, user.gid

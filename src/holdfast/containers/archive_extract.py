@@ -20,6 +20,7 @@ from holdfast.containers.archive_header import XATTR
 from holdfast.containers.archive_paths import quoted, words
 from holdfast.containers.archive_reader import Members
 from holdfast.errors import System
+from holdfast.kernel import progress
 from holdfast.kernel.path import is_mount_point, make_dirs_beneath, open_in_root, owned_fd, remove_tree
 
 _IMPLIED_MODE = 0o755
@@ -93,6 +94,7 @@ class _Extraction:
 
     def add(self, member: tarfile.TarInfo) -> None:
         """Make one member."""
+        progress.step()
         name = clean_name(member.name)
         if member.type == tarfile.XGLTYPE or (not name and member.isdir()):
             return

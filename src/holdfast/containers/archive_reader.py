@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, cast, runtime_checkable
 
 from holdfast.errors import System
+from holdfast.kernel import progress
 
 _BLOCK = 512
 _HEADER_DATA_MAX = 1 << 20
@@ -146,6 +147,7 @@ class _Headers(tarfile.TarFile):
             self._position += count
             if fd >= 0:
                 _write(fd, pieces)
+                progress.wrote(fd, count)
 
     def skip_to_end(self, limit: int) -> None:
         """Pass over what is left, at most about `limit` bytes."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from holdfast.containers.archive_header import END, FILE, HARD_LINK, Header, encode, kind_of, padding
 from holdfast.errors import System
+from holdfast.kernel import progress
 from holdfast.kernel.path import owned_fd
 
 Emit = Callable[[bytes], object]
@@ -120,7 +121,7 @@ class _Writer:
             found = os.fstat(fd)
             self._header(name + b"/", found, b"5")
             with os.scandir(fd) as entries:
-                names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+                names = [_noted(entry) for entry in entries]
         except BaseException:
             os.close(fd)
             raise
@@ -188,6 +189,7 @@ class _Writer:
         )
 
     def _write(self, data: bytes) -> None:
+        progress.step()
         if len(data) >= _GATHER_BYTES:
             self._flush()
             self._emit(data)
@@ -200,6 +202,11 @@ class _Writer:
         if self._gathered:
             self._emit(bytes(self._gathered))
             self._gathered.clear()
+
+
+def _noted(entry: os.DirEntry[str]) -> tuple[str, bool]:
+    progress.step()
+    return entry.name, entry.is_dir(follow_symlinks=False)
 
 
 def _close(level: _Level) -> None:

@@ -5,7 +5,8 @@
 
 The runtime resolves nothing of the source: paths inside a volume may be rewritten by whoever uses it while we mount
 (CVE-2017-1002101, CVE-2021-25741). Volumes give a descriptor, with the subpath applied; its tree is cloned, made
-read-only while nobody sees it, and attached here. Once the runtime has bound it, it is detached again.
+read-only while nobody sees it, and attached here, by a process that can be given up where the storage may hang. Once
+the runtime has bound it, it is detached again.
 
 The run root is a shared mount, since the runtime may live in a mount namespace of its own. A clone is made private
 before it is attached, so that it is a peer of nothing but its copies there, and detaching it reaches those and nothing
@@ -23,8 +24,9 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from holdfast.errors import InvalidParameter, System
+from holdfast.errors import EngineError, InvalidParameter, System
 from holdfast.kernel.libc import AT_EMPTY_PATH, AT_RECURSIVE
 from holdfast.kernel.mount import (
     MOUNT_ATTR_RDONLY,
@@ -38,6 +40,10 @@ from holdfast.kernel.mount import (
 from holdfast.kernel.mountinfo import MountInfo, parse_mountinfo
 from holdfast.kernel.path import owned_fd
 from holdfast.volumes.mounts import MountPoint, near_root
+
+if TYPE_CHECKING:
+    from holdfast.kernel.storage_worker import Answer
+    from holdfast.volumes.drivers.base import Opened
 
 _SHARED = "-shared"
 _RESTRICTIONS = ("ro", "nosuid", "nodev", "noexec", "noatime")
@@ -69,10 +75,10 @@ class Staging:
     def __init__(self, run_root: Path) -> None:
         self._root = run_root / "mounts"
 
-    def stage(self, container_id: str, sources: Sequence[tuple[MountPoint, int]]) -> tuple[Staged, ...]:
-        """Clone the tree that each descriptor (O_PATH) stands for and give the paths to bind.
+    def stage(self, container_id: str, sources: Sequence[tuple[MountPoint, Opened]]) -> tuple[Staged, ...]:
+        """Clone the tree that each descriptor stands for and give the paths to bind.
 
-        The caller keeps the descriptors. Raises System; nothing stays mounted then.
+        The caller keeps the descriptors. Raises System, MountFailed; nothing stays mounted then.
         """
         if not sources:
             return ()
@@ -84,10 +90,10 @@ class Staging:
         with contextlib.ExitStack() as undo:
             undo.callback(self.unstage, container_id)
             staged = []
-            for number, (point, fd) in enumerate(sources):
-                under = mount_of(fd)
+            for number, (point, opened) in enumerate(sources):
+                under = mount_of(opened.fd)
                 _check_propagation(point, under)
-                path = _stage_one(point, fd, folder / str(number))
+                path = _stage_one(point, opened, folder / str(number))
                 wanted = set(under.options) | (set() if point.rw else {"ro"})
                 staged.append(Staged(point, path, tuple(word for word in _RESTRICTIONS if word in wanted)))
             undo.pop_all()
@@ -176,26 +182,38 @@ def _check_propagation(point: MountPoint, under: MountInfo) -> None:
         raise System(f"path {point.source} is mounted on {under.mount_point} but it is not a shared or slave mount")
 
 
-def _stage_one(point: MountPoint, fd: int, path: Path) -> Path:
+def attach_clone(
+    fds: Sequence[int], path: str, kind: int, readonly: bool, recursive: bool, readonly_submounts: bool, private: bool
+) -> Answer:
+    """Make `path`, a directory or a file as the mode `kind` says, and attach a clone of a tree there. Raises OSError.
+
+    `fds` is the tree's descriptor (O_PATH).
+    """
+    if stat.S_ISDIR(kind):
+        os.mkdir(path, 0o700)
+    else:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    with owned_fd(open_tree(fds[0], "", OPEN_TREE_CLONE | AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0))) as tree:
+        if readonly:
+            mount_setattr(tree, attr_set=MOUNT_ATTR_RDONLY, recursive=recursive and readonly_submounts)
+        if private:
+            mount_setattr(tree, propagation=MS_PRIVATE, recursive=recursive)
+        move_mount(tree, path)
+    return None, ()
+
+
+def _stage_one(point: MountPoint, opened: Opened, path: Path) -> Path:
     private = point.propagation in ("", "private", "rprivate")
     if not private:
         path = path.with_name(path.name + _SHARED)
-    recursive = AT_RECURSIVE if point.recursive else 0
+    what = f"mount {point.source} at {point.destination}"
+    how = (not point.rw, point.recursive, point.read_only_recursive, private)
     try:
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
-            path.mkdir(mode=0o700)
-        else:
-            path.touch(mode=0o600)
-        with owned_fd(open_tree(fd, "", OPEN_TREE_CLONE | AT_EMPTY_PATH | recursive)) as tree:
-            if not point.rw:
-                mount_setattr(
-                    tree, attr_set=MOUNT_ATTR_RDONLY, recursive=point.recursive and point.read_only_recursive
-                )
-            if private:
-                mount_setattr(tree, propagation=MS_PRIVATE, recursive=point.recursive)
-            move_mount(tree, path)
+        opened.hands.do(attach_clone, [opened.fd], os.fspath(path), opened.mode, *how)
+    except EngineError as error:
+        raise error.within(what) from error
     except OSError as error:
-        raise System(f"mount {point.source} at {point.destination}: {error}") from error
+        raise System(f"{what}: {error}") from error
     return path
 
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
+from holdfast.kernel import progress
 from holdfast.kernel.libc import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -325,6 +326,7 @@ def _enter_and_remove_files(walk: _Walk, name: str) -> None:
     directories = walk.todo[-1]
     with os.scandir(walk.fd) as entries:
         for entry in entries:
+            progress.step()
             if entry.is_dir(follow_symlinks=False):
                 directories.append(entry.name)
                 continue

@@ -3,11 +3,18 @@
 A thread that waits for a dead server inside the kernel cannot be given up; a process can. The engine runs this file as
 a program, `python -I -S storage_worker.py FD`, and talks to it over FD, a SOCK_SEQPACKET socket, one message a call:
 
-    {"do": "mount", "with": [...]}  and descriptors   →   {"value": ...}               and at most one descriptor
+    {"do": "mount", "with": [...]}  and descriptors   →   {}                           it gets on, now and then
+                                                      →   {"value": ...}               and descriptors
                                                       →   {"errno": 2, "at": "mount"}  what failed, and at which step
+                                                      →   {"kind": "System", ...}      an error of `holdfast.errors`
 
-It lives in the engine's mount namespace and ends when the socket does. It imports little and nothing of ours: it must
-be up within 20 ms. `perform` is also called by the engine itself, where storage cannot hang (tmpfs).
+What is to be done is one of the calls below, or `module:function` of the engine, called with the list of descriptors
+and the arguments. With `"pipe": "out"` the last descriptor takes what the function emits, with `"pipe": "in"` it is the
+function's last argument, a stream.
+
+The process lives in the engine's mount namespace and ends when the socket does. Until it is asked for a function of
+ours it imports little: it must be up within 20 ms. `perform` is also called by the engine itself, where storage cannot
+hang (tmpfs).
 """
 
 from __future__ import annotations
@@ -17,15 +24,21 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import io
 import json
 import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 MESSAGE_BYTES = 1 << 17
 READ_LIMIT_BYTES = 1 << 16
+DESCRIPTORS_MAX = 253
+"""So many go with one message. Source: Linux, SCM_MAX_FD."""
+_PULSE_S = 0.25
+_ERRORS = "holdfast.errors"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _mount = _libc.mount
@@ -41,11 +54,12 @@ _syscall.restype = ctypes.c_long
 _OPENAT2 = 437  # the same on every architecture
 _NO_XDEV, _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x01, 0x02, 0x04, 0x08
 _EMPTY_PATH, _FORCE_SYNC = 0x1000, 0x2000
-_STATX_BASIC, _STATX_BYTES = 0x7FF, 256
+_STATX_BASIC, _STATX_BYTES, _STATX_MODE_AT = 0x7FF, 256, 28
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 _RETRIES = 64  # openat2(2) says EAGAIN when a rename on the way raced with it
 
-Answer = tuple[object, int | None]
+Answer = tuple[object, Sequence[int]]
+"""What a call gives: a value that JSON knows, and descriptors."""
 
 
 class Failed(OSError):
@@ -74,27 +88,29 @@ def mount(directory: int, name: str, calls: Sequence[tuple[str, str, int, str]])
         _ask(data, "stat")
     finally:
         os.close(data)
-    return None, None
+    return None, ()
 
 
 def unmount(directory: int, name: str) -> Answer:
     """Detach what is mounted at `name` in `directory`: it is gone at once, however long the storage takes to end."""
     target = f"/proc/self/fd/{directory}/{name}"
     _check(_umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW), "umount")
-    return None, None
+    return None, ()
 
 
 def open_data(directory: int, name: str, subpath: str) -> Answer:
     """Give a descriptor (O_PATH) on the directory `name` of `directory`, or on what lies at `subpath` in it.
 
-    Links below it are followed as long as they stay there. The storage has answered when this returns.
+    The value is its mode, as in stat(2). Links below it are followed as long as they stay there. The storage has
+    answered when this returns.
     """
     data = _open(directory, name, os.O_DIRECTORY | os.O_NOFOLLOW, _BENEATH | _NO_SYMLINKS, "stat")
     try:
-        _ask(data, "stat")
+        mode = _ask(data, "stat")
         if not subpath:
-            return None, os.dup(data)
-        return None, _open_subpath(data, subpath)
+            return mode, (os.dup(data),)
+        mode, found = _open_subpath(data, subpath)
+        return mode, (found,)
     finally:
         os.close(data)
 
@@ -105,7 +121,7 @@ def look(directory: int, name: str) -> Answer:
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         try:
             with os.scandir(fd) as entries:
-                return next(entries, None) is not None, None
+                return next(entries, None) is not None, ()
         finally:
             os.close(fd)
     except OSError as error:
@@ -121,7 +137,7 @@ def resolve(host: str) -> Answer:
     except UnicodeError as error:
         raise Failed(socket.EAI_NONAME, str(error), "resolve") from error
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-    return [entry[4][0] for entry in found], None
+    return [entry[4][0] for entry in found], ()
 
 
 def connect(address: str, port: int) -> Answer:
@@ -131,14 +147,14 @@ def connect(address: str, port: int) -> Answer:
             connection.connect((address, port))
     except OSError as error:
         raise _failed(error, "connect") from error
-    return None, None
+    return None, ()
 
 
 def read_text(path: str) -> Answer:
     """Give what a small file says."""
     try:
         with open(path, encoding="utf-8") as file:
-            return file.read(READ_LIMIT_BYTES), None
+            return file.read(READ_LIMIT_BYTES), ()
     except UnicodeDecodeError as error:
         raise Failed(errno.EILSEQ, "not text", "read") from error
     except OSError as error:
@@ -161,9 +177,37 @@ OPERATIONS: dict[str, Callable[..., Answer]] = {
 }
 
 
-def perform(do: str, arguments: Sequence[object], fds: Sequence[int]) -> Answer:
-    """Do one call in this very thread; descriptors come first among the arguments. Raises Failed."""
-    return OPERATIONS[do](*fds, *arguments)
+def perform(do: str, arguments: Sequence[object], fds: Sequence[int], pipe: str = "") -> Answer:
+    """Do one call in this very thread. Raises Failed; of a function of ours whatever that raises."""
+    if ":" not in do:
+        return OPERATIONS[do](*fds, *arguments)
+    work = _ours(do)
+    if pipe == "out":
+        return work(fds[:-1], *arguments, lambda data: _write(fds[-1], data))
+    if pipe == "in":
+        with io.FileIO(fds[-1], closefd=False) as stream:
+            return work(fds[:-1], *arguments, stream)
+    return work(fds, *arguments)
+
+
+def _ours(do: str) -> Callable[..., Answer]:
+    """Find a function of the engine, whose folder is not among those of `python -I -S`."""
+    module, _, name = do.partition(":")
+    if module not in sys.modules:
+        folder = os.path.abspath(__file__)
+        for _ in range(3):
+            folder = os.path.dirname(folder)
+        if folder not in sys.path:
+            sys.path.append(folder)
+        __import__(module)
+    function: Callable[..., Answer] = getattr(sys.modules[module], name)
+    return function
+
+
+def _write(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
 
 def _mount_all(target: str, calls: Sequence[tuple[str, str, int, str]]) -> None:
@@ -180,17 +224,20 @@ def _mount_all(target: str, calls: Sequence[tuple[str, str, int, str]]) -> None:
             raise
 
 
-def _ask(fd: int, at: str) -> None:
-    """Have the storage answer for `fd`, whatever the kernel remembers of it. statx(2), AT_STATX_FORCE_SYNC."""
+def _ask(fd: int, at: str) -> int:
+    """Have the storage answer for `fd`, whatever the kernel remembers of it; gives its mode.
+
+    statx(2), AT_STATX_FORCE_SYNC.
+    """
     answer = ctypes.create_string_buffer(_STATX_BYTES)
     _check(_statx(fd, b"", _EMPTY_PATH | _FORCE_SYNC, _STATX_BASIC, answer), at)
+    return int.from_bytes(answer.raw[_STATX_MODE_AT:][:2], sys.byteorder)
 
 
-def _open_subpath(data: int, subpath: str) -> int:
+def _open_subpath(data: int, subpath: str) -> tuple[int, int]:
     try:
         found = _open(data, subpath, 0, _BENEATH | _NO_MAGICLINKS, "subpath-0")
-        _ask(found, "subpath-0")
-        return found
+        return _ask(found, "subpath-0"), found
     except Failed as error:
         names = [name for name in subpath.split("/") if name not in ("", ".")]
         depth = 0
@@ -223,10 +270,32 @@ def _failed(error: OSError, at: str) -> Failed:
     return Failed(error.errno or errno.EIO, error.strerror or str(error), at)
 
 
+class _Pulse:
+    """Tells the other side that work gets on, and ends the process once there is none: nothing is done for nobody."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._next = 0.0
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _PULSE_S
+        try:
+            self._channel.send(b"{}", socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            os._exit(1)
+
+
 def serve(channel: socket.socket) -> None:
     """Answer calls until the other side is gone."""
+    pulse = _Pulse(channel)
+    listening = False
     while True:
-        message, ancillary, _, _ = channel.recvmsg(MESSAGE_BYTES, socket.CMSG_LEN(16))
+        message, ancillary, _, _ = channel.recvmsg(MESSAGE_BYTES, socket.CMSG_LEN(4 * DESCRIPTORS_MAX))
         if not message:
             return
         fds = array.array("i")
@@ -234,23 +303,41 @@ def serve(channel: socket.socket) -> None:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(content)
         call = json.loads(message)
-        given: int | None = None
+        if ":" in call["do"] and not listening:
+            _ours("holdfast.kernel.progress:listen")(pulse)
+            listening = True
+        given: Sequence[int] = ()
         try:
-            value, given = perform(call["do"], call["with"], fds)
-            answer: dict[str, object] = {"value": value}
-        except Failed as error:
-            answer = {"errno": error.number, "text": error.text, "at": error.at}
+            answer, given = _answer(call, list(fds))
         finally:
             for fd in fds:
                 os.close(fd)
-        rights = [] if given is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [given]))]
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", given))] if given else []
         try:
             channel.sendmsg([json.dumps(answer).encode()], rights)
         except BrokenPipeError:
             return
         finally:
-            if given is not None:
-                os.close(given)
+            for fd in given:
+                os.close(fd)
+
+
+def _answer(call: dict[str, str], fds: Sequence[int]) -> tuple[dict[str, object], Sequence[int]]:
+    """Do what a message asks for; an error is an answer, too."""
+    try:
+        value, given = perform(call["do"], call["with"], fds, call.get("pipe", ""))
+    except OSError as error:
+        at = error.at if isinstance(error, Failed) else ""
+        text = error.strerror or str(error)
+        return {"errno": error.errno or errno.EIO, "text": text, "at": at, "path": error.filename}, ()
+    except _errors_of_ours() as error:
+        kind = next(cls.__name__ for cls in type(error).__mro__ if cls.__module__ == _ERRORS)
+        return {"kind": kind, "text": str(error), "hint": getattr(error, "hint", "")}, ()
+    return {"value": value}, given
+
+
+def _errors_of_ours() -> tuple[type[Exception], ...]:
+    return (sys.modules[_ERRORS].EngineError,) if _ERRORS in sys.modules else ()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from holdfast.kernel.path import RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
+from holdfast.kernel import progress
+from holdfast.kernel.path import RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2, syncfs
 from holdfast.volumes.layers import DIRECTORY, close, enter, scan
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC
@@ -34,6 +35,8 @@ _OWN_XATTRS = ("trusted.overlay.", "trusted.holdfast.")
 _OPEN_LEVELS = 8
 _NAMES_AT_ONCE = 15
 """So many names of 255 bytes make a path that is not too long."""
+_ENTRY_BYTES = 512
+"""What an entry counts for, beside its data, where a copy is flushed as it grows."""
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 
@@ -198,6 +201,7 @@ def _copy_files(copy: _Copy, level: _Level) -> None:
     level.todo = listing.directories
     copy.total.entries += len(listing.files)
     for entry, number in listing.files:
+        progress.wrote(destination, _ENTRY_BYTES, syncfs)
         source, name = level.sources[number], entry.name
         if entry.is_file(follow_symlinks=False):
             _copy_file(copy, level, source, destination, name)
@@ -261,6 +265,7 @@ def _copy_data(copy: _Copy, source: int, destination: int, status: os.stat_resul
         _copy_range(copy, source, destination, 0, size)
     elif size:
         _copy_small(source, destination, size)
+        progress.wrote(destination, size, syncfs)
 
 
 def _copy_small(source: int, destination: int, size_bytes: int) -> None:
@@ -291,8 +296,9 @@ def _extents(fd: int, size_bytes: int) -> Iterator[tuple[int, int]]:
 
 def _copy_range(copy: _Copy, source: int, destination: int, start: int, end: int) -> None:
     while start < end and copy.range_works:
+        most = progress.piece(_CHUNK_BYTES)
         try:
-            copied = os.copy_file_range(source, destination, min(end - start, _CHUNK_BYTES), start, start)
+            copied = os.copy_file_range(source, destination, min(end - start, most), start, start)
         except OSError as error:
             if error.errno not in _NO_RANGE:
                 raise
@@ -301,13 +307,16 @@ def _copy_range(copy: _Copy, source: int, destination: int, start: int, end: int
         if copied == 0:  # some file systems say so of files that they make up as they are read
             break
         start += copied
+        progress.wrote(destination, copied, syncfs)
     if start < end:
         os.lseek(destination, start, os.SEEK_SET)
     while start < end:
-        copied = os.sendfile(destination, source, start, min(end - start, _CHUNK_BYTES))
+        most = progress.piece(_CHUNK_BYTES)
+        copied = os.sendfile(destination, source, start, min(end - start, most))
         if copied == 0:
             raise OSError(errno.EIO, "a file became shorter while it was copied")
         start += copied
+        progress.wrote(destination, copied, syncfs)
 
 
 def _copy_special(source: int, destination: int, name: str, status: os.stat_result) -> None:

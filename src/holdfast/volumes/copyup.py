@@ -8,21 +8,28 @@ The copy is made in a directory of its own and moved in entry by entry once it i
 so a copy that fails or is cut short leaves the volume empty, and one that is complete is never lost. That directory
 lies beside the data, where no container sees it, or, where the volume is a mount of its own and rename does not
 reach it from there, within it. Running containers may have the volume meanwhile: its data directory stays the same one.
+
+What touches a volume that is a mount of its own may be done by a process that can be given up (`drivers.base.Hands`):
+these functions take descriptors first and give a value and descriptors. Such a process holds a lock on the volume's
+directory, as its death may have to wait for the server: nobody settles a copy that somebody still makes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from holdfast import faults
-from holdfast.errors import InvalidParameter, System
+from holdfast.errors import InvalidParameter, NotFound, System
+from holdfast.kernel import progress
 from holdfast.kernel.path import (
     RENAME_EXCHANGE,
     open_beneath,
@@ -31,11 +38,15 @@ from holdfast.kernel.path import (
     remove_tree,
     rename_noreplace,
     renameat2,
+    syncfs,
 )
+from holdfast.volumes import subpath as subpaths
 from holdfast.volumes.copier import apply_attributes, copy_tree, make_plain
-from holdfast.volumes.drivers.local import DATA
-from holdfast.volumes.layers import DIRECTORY, close, open_merged
+from holdfast.volumes.layers import DIRECTORY, close, is_empty, open_merged
 from holdfast.volumes.mounts import MountPoint
+
+if TYPE_CHECKING:
+    from holdfast.kernel.storage_worker import Answer
 
 FILLING = ".fill-"
 MOVING = ".move-"
@@ -82,6 +93,56 @@ def image_directory(rootfs: Path, layers: Sequence[Path], point: MountPoint) -> 
             yield Source(tuple(path for path, _ in opened if path != own), names, tuple(fd for _, fd in opened))
     finally:
         close(fd for _, fd in opened)
+
+
+def open_empty(_: Sequence[int], data: str, at: str, create: Sequence[int] | None) -> Answer:
+    """Open (O_PATH) the directory at `at` in a volume's data: no descriptor if that is no directory or not empty.
+
+    `create` are the fields of a SubpathCreate. Raises NotFound, InvalidParameter, System, OSError.
+    """
+    with owned_fd(subpaths.open_data(Path(data), at, subpaths.SubpathCreate(*create) if create else None)) as opened:
+        if not stat.S_ISDIR(os.fstat(opened).st_mode):
+            return None, ()
+        with owned_fd(os.open(".", DIRECTORY, dir_fd=opened)) as directory:
+            return None, (os.dup(opened),) if is_empty(directory) else ()
+
+
+def give_attributes(fds: Sequence[int]) -> Answer:
+    """Give the second of two directories what the first has: owner, mode, times. Raises OSError."""
+    source, opened = fds
+    with owned_fd(os.open(".", DIRECTORY, dir_fd=opened)) as target:
+        apply_attributes(source, target, os.fstat(source))
+    return None, ()
+
+
+def fill_mounted(fds: Sequence[int], identity: str, subpath: str) -> Answer:
+    """Fill a directory of a volume that is a mount of its own; all of it is on the disk when this returns.
+
+    `fds` are the volume's directory, the target (O_PATH), and what `fill` takes as source. Raises OSError; what is left
+    behind if the process ends instead is for `settle_mounted`.
+    """
+    volume, opened, *source = fds
+    fcntl.flock(volume, fcntl.LOCK_EX)
+    with owned_fd(os.open(".", DIRECTORY, dir_fd=opened)) as target:
+        fill(source, target, target, identity, subpath)
+        syncfs(target)
+    return None, ()
+
+
+def settle_mounted(fds: Sequence[int], data: str, at: str, identity: str) -> Answer:
+    """Settle what is left of a copy in a volume that is a mount of its own; gives how. See `settle`.
+
+    `fds` is the volume's directory. Raises OSError, EngineError.
+    """
+    fcntl.flock(fds[0], fcntl.LOCK_EX)
+    try:
+        opened = subpaths.open_data(Path(data), at)
+    except NotFound:
+        return "nothing", ()
+    with owned_fd(opened), owned_fd(os.open(".", DIRECTORY, dir_fd=opened)) as target:
+        settled = settle(target, target, identity)
+        syncfs(target)
+    return settled, ()
 
 
 def fill(source: Sequence[int], stage: int, target: int, identity: str, subpath: str = "") -> None:
@@ -132,8 +193,11 @@ def settle(stage: int, target: int, identity: str) -> Settled:
     return "finished"
 
 
-def settle_unknown(volume: int) -> None:
-    """Settle every copy beside the data of the volume at fd `volume` of which no intent tells. Raises OSError."""
+def settle_unknown(volume: int, beside: str) -> None:
+    """Settle every copy beside the data, named `beside`, of the volume at fd `volume` of which no intent tells.
+
+    Raises OSError.
+    """
     for name in os.listdir(volume):
         if name.startswith(FILLING):
             remove_tree(volume, name)
@@ -144,7 +208,7 @@ def settle_unknown(volume: int) -> None:
                 except OSError:
                     subpath = "."
             with (
-                owned_fd(os.open(DATA, DIRECTORY, dir_fd=volume)) as data,
+                owned_fd(os.open(beside, DIRECTORY, dir_fd=volume)) as data,
                 owned_fd(open_beneath(data, subpath, DIRECTORY)) as target,
             ):
                 settle(volume, target, name.removeprefix(MOVING))
@@ -199,6 +263,7 @@ def _move_in(copy: int, target: int) -> None:
     moved: list[str] = []
     try:
         for name in os.listdir(copy):
+            progress.step()
             try:
                 _rename(copy, name, target)
                 moved.append(name)

@@ -10,7 +10,8 @@ before the copy begins and ends once everything has been flushed in the backgrou
                     volume's `Status` say what is wrong, and the intent stays open to say so after every start
 
 A volume that is a mount of its own (a device, NFS, a plugin's) is flushed before the answer, as it may be unmounted
-right after. Its open intent means an incomplete copy, which goes when the volume is next mounted.
+right after. Its open intent means an incomplete copy, which goes when the volume is next mounted: of an engine that
+died, or of a server that did.
 
 Callers hold the volume's lock.
 """
@@ -24,17 +25,17 @@ import secrets
 import stat
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from holdfast import faults, log
-from holdfast.errors import EngineError, NotFound, System
+from holdfast.errors import EngineError, NotFound, System, Unavailable
 from holdfast.kernel.identity import boot_id
-from holdfast.kernel.path import mount_id, owned_fd, syncfs
+from holdfast.kernel.path import mount_id, owned_fd
 from holdfast.store.intents import Intent, IntentTable
 from holdfast.store.volumes import VolumeRecord
 from holdfast.volumes import copyup, subpath, verify
-from holdfast.volumes.copier import apply_attributes
+from holdfast.volumes.drivers.base import HERE, Hands, MountFailed
 from holdfast.volumes.layers import DIRECTORY, close, is_empty, open_merged
 
 logger = log.get(__name__)
@@ -103,26 +104,26 @@ class Fills:
         self._stopping = False
 
     def fill(
-        self, record: VolumeRecord, data: Path, at: str, source: copyup.Source, *, can_stage: bool
+        self, record: VolumeRecord, data: Path, at: str, source: copyup.Source, hands: Hands, *, can_stage: bool
     ) -> None:
         """Copy an image's directory into the volume, or into `at` in it, if that is an empty directory.
 
-        `data` is the volume's mounted data; `can_stage` says that its parent is the volume's own directory. Raises
-        NotFound for a subpath that is missing, InvalidParameter for one that escapes, System; the volume is empty then.
+        `data` is the volume's mounted data, which `hands` may touch; `can_stage` says that its parent is the volume's
+        own directory. Raises NotFound for a subpath that is missing, InvalidParameter for one that escapes,
+        MountFailed, System; the volume is empty then, at the latest after `before_use`.
         """
         try:
             create = subpath.of_options(record.options)
-            with owned_fd(subpath.open_data(data, at, create)) as opened:
-                if not stat.S_ISDIR(os.fstat(opened).st_mode):
-                    return
-                with owned_fd(os.open(".", DIRECTORY, dir_fd=opened)) as target:
-                    self._fill_target(record, data, at, source, target, can_stage=can_stage)
-        except EngineError as error:
-            raise error.within("failed to populate volume") from error
+            _, found = hands.do(copyup.open_empty, (), os.fspath(data), at, create and astuple(create))
+            for target in found:
+                with owned_fd(target):
+                    self._fill_target(record, data, at, source, target, hands, can_stage=can_stage)
+        except MountFailed as error:
+            raise error.within(f"error while mounting volume '{data}'") from None
         except OSError as error:
-            raise System(f"failed to populate volume: {_why(error)}") from error
+            raise System(_why(error)) from error
 
-    def before_use(self, record: VolumeRecord, data: Path) -> None:
+    def before_use(self, record: VolumeRecord, data: Path, hands: Hands) -> None:
         """Settle a fill that was cut short in a volume that is a mount of its own, which is mounted at `data` now.
 
         Raises System if that is not possible: the volume must not be used half-filled.
@@ -131,14 +132,12 @@ class Fills:
             if fill.beside:
                 continue
             try:
-                with (
-                    owned_fd(subpath.open_data(data, fill.subpath)) as opened,
-                    owned_fd(os.open(".", DIRECTORY, dir_fd=opened)) as target,
-                ):
-                    settled = copyup.settle(target, target, fill.identity)
-                    syncfs(target)
-            except NotFound:
-                settled = "nothing"
+                with owned_fd(os.open(data.parent, DIRECTORY)) as volume:
+                    settled, _ = hands.do(
+                        copyup.settle_mounted, [volume], os.fspath(data), fill.subpath, fill.identity
+                    )
+            except MountFailed as error:
+                raise error.within(f"error while mounting volume '{data}'") from None
             except OSError as error:
                 raise System(f"cannot settle an interrupted copy into {record.name}: {_why(error)}") from error
             logger.info("settled an interrupted copy", extra={"volume": record.name, "how": settled})
@@ -195,27 +194,34 @@ class Fills:
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _fill_target(
-        self, record: VolumeRecord, data: Path, at: str, source: copyup.Source, target: int, *, can_stage: bool
+        self,
+        record: VolumeRecord,
+        data: Path,
+        at: str,
+        source: copyup.Source,
+        target: int,
+        hands: Hands,
+        *,
+        can_stage: bool,
     ) -> None:
-        if not is_empty(target):
-            return
+        """Fill the empty directory fd `target` (O_PATH)."""
         status = os.fstat(source.fds[0])
-        with contextlib.ExitStack() as fds:
-            stage, beside = target, False
-            if can_stage:
-                volume = fds.enter_context(owned_fd(os.open(data.parent, DIRECTORY)))
-                if mount_id(volume) == mount_id(target):
-                    stage, beside = volume, True
-            bare = all(is_empty(fd) for fd in source.fds)
-            if bare and (status.st_mode, status.st_uid, status.st_gid) == _PLAIN:
-                apply_attributes(source.fds[0], target, status)
-                return
+        bare = all(is_empty(fd) for fd in source.fds)
+        if bare and (status.st_mode, status.st_uid, status.st_gid) == _PLAIN:
+            hands.do(copyup.give_attributes, [source.fds[0], target])
+            return
+        with owned_fd(os.open(data.parent, DIRECTORY)) as volume:
+            beside = can_stage and hands is HERE and mount_id(volume) == mount_id(target)
             fill = self._begin(record, at, source, beside=beside)
             try:
                 faults.point("fill-noted")
-                copyup.fill(source.fds, stage, target, fill.identity, at)
-                if not beside:
-                    syncfs(target)
+                if beside:
+                    with owned_fd(os.open(".", DIRECTORY, dir_fd=target)) as directory:
+                        copyup.fill(source.fds, volume, directory, fill.identity, at)
+                else:
+                    hands.do(copyup.fill_mounted, [volume, target, *source.fds], fill.identity, at)
+            except (MountFailed, Unavailable):
+                raise  # what it left, `before_use` settles
             except BaseException:
                 self._end(fill)
                 raise

@@ -30,7 +30,7 @@ from holdfast.kernel.path import owned_fd
 from holdfast.store.volumes import VolumeRecord, VolumeTable
 from holdfast.volumes import copyup
 from holdfast.volumes.catalogue import Catalogue
-from holdfast.volumes.drivers.local import LocalDriver
+from holdfast.volumes.drivers.local import DATA, LocalDriver
 from holdfast.volumes.model import ANONYMOUS_LABEL, new_id
 from holdfast.volumes.mounts import DEFAULT_DRIVER
 
@@ -125,7 +125,7 @@ def _adopt(catalogue: Catalogue, on_disk: Mapping[str, VolumeRecord | None], loc
 def _settle_copies(local: LocalDriver, record: VolumeRecord) -> None:
     """Settle copies from images beside an adopted volume's data: no intent tells of them (see `volumes/fills`)."""
     with owned_fd(local.open_volume(record)) as volume:
-        copyup.settle_unknown(volume)
+        copyup.settle_unknown(volume, DATA)
 
 
 def _attempt(work: Callable[[VolumeRecord], None], record: VolumeRecord) -> None:

@@ -7,10 +7,11 @@ taken away by its driver first and recorded as removed after; `restore` settles 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from holdfast import faults, log
@@ -21,7 +22,7 @@ from holdfast.store import Store
 from holdfast.store.volumes import VolumeRecord, VolumeRef
 from holdfast.volumes import copyup, subpath
 from holdfast.volumes.catalogue import Catalogue
-from holdfast.volumes.drivers.base import VolumeDriver
+from holdfast.volumes.drivers.base import Opened, VolumeDriver
 from holdfast.volumes.drivers.check import Step
 from holdfast.volumes.drivers.local import LocalDriver
 from holdfast.volumes.fills import Fills
@@ -264,32 +265,36 @@ class Volumes:
             stack.enter_context(self._locks.hold(point.name))
             record = self._find(point.name)
             driver = self._driver(record.driver)
+            hands = driver.hands(record)
             try:
-                path = self._mount(driver, record, mount_id, asked_at)
+                with self._outages.attempt(record.id, asked_at):
+                    path = self._mount(driver, record, mount_id)
+                    stack.callback(driver.unmount, record, mount_id)
+                    self._fills.before_use(record, path, hands)
+                    stage = driver.can_stage(record)
+                    self._fills.fill(record, path, point.subpath, source, hands, can_stage=stage)
             except EngineError as error:
                 raise error.within("failed to populate volume") from error
-            stack.callback(driver.unmount, record, mount_id)
-            self._fills.before_use(record, path)
-            self._fills.fill(record, path, point.subpath, source, can_stage=driver.can_stage(record))
 
-    def mount(self, container_id: str, point: MountPoint) -> int:
-        """Make a volume's data reachable for a container that starts and give an fd (O_PATH) on it, subpath applied.
+    def mount(self, container_id: str, point: MountPoint) -> Opened:
+        """Make a volume's data reachable for a container that starts and open it, subpath applied.
 
-        The caller closes the fd and passes the same point to `unmount` later. Raises NotFound for a volume or subpath
-        that is gone, InvalidParameter for a subpath that escapes, MountFailed, System.
+        The caller closes the descriptor and passes the same point to `unmount` later. Raises NotFound for a volume or
+        subpath that is gone, InvalidParameter for a subpath that escapes, MountFailed, System.
         """
         asked_at = time.monotonic()
         with self._locks.hold(point.name):
             record = self._find(point.name)
             driver = self._driver(record.driver)
-            path = self._mount(driver, record, point.mount_id or container_id, asked_at)
-            try:
-                self._fills.before_use(record, path)
-                fd = _open_data(driver, record, path, point.subpath)
-                self._fills.note_use(record)
-            except BaseException:
-                driver.unmount(record, point.mount_id or container_id)
-                raise
+            with self._outages.attempt(record.id, asked_at):
+                path = self._mount(driver, record, point.mount_id or container_id)
+                try:
+                    self._fills.before_use(record, path, driver.hands(record))
+                    opened = _open_data(driver, record, path, point.subpath)
+                    self._fills.note_use(record)
+                except BaseException:
+                    driver.unmount(record, point.mount_id or container_id)
+                    raise
         self._events.publish(
             "volume",
             "mount",
@@ -302,7 +307,7 @@ class Volumes:
                 "propagation": point.propagation,
             },
         )
-        return fd
+        return opened
 
     def may_hang(self, name: str) -> bool:
         """Tell whether mounting the volume may have to wait for something that never answers."""
@@ -366,15 +371,14 @@ class Volumes:
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
-    def _mount(self, driver: VolumeDriver, record: VolumeRecord, mount_id: str, asked_at: float) -> Path:
-        """Mount a volume whose lock is held, for someone who asked for it at `asked_at`; errors as Docker's."""
-        with self._outages.attempt(record.id, asked_at):
-            try:
-                return driver.mount(record, mount_id)
-            except NotFound:
-                raise
-            except EngineError as error:
-                raise error.within(f"error while mounting volume '{driver.mountpoint(record)}'") from error
+    def _mount(self, driver: VolumeDriver, record: VolumeRecord, mount_id: str) -> Path:
+        """Mount a volume whose lock is held; errors as Docker's."""
+        try:
+            return driver.mount(record, mount_id)
+        except NotFound:
+            raise
+        except EngineError as error:
+            raise error.within(f"error while mounting volume '{driver.mountpoint(record)}'") from error
 
     def _attach(self, container_id: str, wanted: Sequence[_Wanted]) -> dict[str, VolumeRecord]:
         """Make and reference volumes; the caller holds all their locks."""
@@ -525,13 +529,15 @@ def _asked_driver(point: MountPoint) -> str:
     return "" if point.driver == DEFAULT_DRIVER else point.driver
 
 
-def _open_data(driver: VolumeDriver, record: VolumeRecord, data: Path, at: str) -> int:
-    """Open a volume's mounted data, or `at` in it; data that may hang is opened by the driver."""
+def _open_data(driver: VolumeDriver, record: VolumeRecord, data: Path, at: str) -> Opened:
+    """Open a volume's mounted data, or `at` in it, which is made where the volume's options say so."""
     create = subpath.of_options(record.options)
     try:
-        fd = driver.open(record, at)
+        return driver.open(record, at)
     except NotFound:
         if create is None:
             raise
-        fd = None  # to be made, in storage that has just answered
-    return subpath.open_data(data, at, create) if fd is None else fd
+    hands = driver.hands(record)
+    mode, (fd,) = hands.do(subpath.make_data, (), os.fspath(data), at, *astuple(create))
+    assert isinstance(mode, int)
+    return Opened(fd, mode, hands)

@@ -10,12 +10,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from holdfast.errors import EngineError, InvalidParameter, NotFound, System
 from holdfast.kernel.path import open_beneath, owned_fd
+
+if TYPE_CHECKING:
+    from holdfast.kernel.storage_worker import Answer
 
 OPTION = "subpath-create"
 _HIGHEST_ID = 0xFFFFFFFE
@@ -82,6 +86,12 @@ def open_data(data: Path, subpath: str, create: SubpathCreate | None = None) -> 
             return _make(root, subpath, create)
         except OSError as error:
             raise System(f"cannot create path {data / subpath}: {_why(error)}") from error
+
+
+def make_data(_: Sequence[int], data: str, subpath: str, uid: int, gid: int, mode: int) -> Answer:
+    """Make and open (O_PATH) what lies at `subpath` in a volume's data, and give its mode. Raises as `open_data`."""
+    fd = open_data(Path(data), subpath, SubpathCreate(uid, gid, mode))
+    return os.fstat(fd).st_mode, (fd,)
 
 
 def _make(root: int, subpath: str, create: SubpathCreate) -> int:

@@ -89,7 +89,7 @@ class Rig:
         return Path(point.source)
 
     def use(self, point: MountPoint) -> None:
-        os.close(self.volumes.mount(CONTAINER, point))
+        os.close(self.volumes.mount(CONTAINER, point).fd)
 
     def intents(self) -> list[Intent]:
         return [intent for intent in self.store.intents.open() if intent.kind == INTENT]

@@ -162,7 +162,7 @@ def test_references_protect(bench: Bench) -> None:
 
 def test_mounted_volumes_are_not_removed(bench: Bench) -> None:
     (point,) = bench.volumes.attach(CONTAINER, [parse_bind("data:/d")])
-    os.close(bench.volumes.mount(CONTAINER, point))
+    os.close(bench.volumes.mount(CONTAINER, point).fd)
     bench.volumes.release(CONTAINER, remove_anonymous=False)
     with pytest.raises(System, match=r"^remove data: volume has active mounts$"):
         bench.volumes.remove("data")

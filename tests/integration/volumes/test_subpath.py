@@ -44,7 +44,7 @@ def point_at(volumes: Volumes, subpath: str) -> MountPoint:
 def opened(volumes: Volumes, subpath: str) -> Path:
     """Mount a subpath and give where it is."""
     point = point_at(volumes, subpath)
-    fd = volumes.mount(CONTAINER, point)
+    fd = volumes.mount(CONTAINER, point).fd
     try:
         return Path(os.readlink(f"/proc/self/fd/{fd}"))
     finally:

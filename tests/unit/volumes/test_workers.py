@@ -69,7 +69,8 @@ def test_descriptors_come_back(workers: Workers, tmp_path: Path) -> None:
     directory = os.open(tmp_path, os.O_RDONLY)
     try:
         for subpath in ("", "inner"):
-            fd = workers.open(directory, "data", subpath)
+            fd, mode = workers.open(directory, "data", subpath)
+            assert mode == os.fstat(fd).st_mode
             assert os.path.samestat(os.fstat(fd), (tmp_path / "data" / subpath).stat())
             assert not os.get_inheritable(fd)
             os.close(fd)

@@ -2,17 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from holdfast.errors import System
+from holdfast.kernel.storage_worker import Answer
 from holdfast.store.volumes import VolumeRecord
 
 
 class MountFailed(System):
     """The storage of a volume cannot be reached now. It may come back: whoever is to run on it may try again later."""
+
+
+Emit = Callable[[bytes], object]
+
+
+class Stream(Protocol):
+    """What is read piece by piece: at most `size` bytes, waiting for at least one, nothing at the end."""
+
+    def read(self, size: int, /) -> bytes | memoryview | None: ...
+
+
+class Hands(Protocol):
+    """Who touches a volume's data: the calling thread, or a process that can be given up where the storage may hang.
+
+    `work` is a function of a module, called with descriptors and arguments that JSON knows; its descriptors are the
+    caller's to close. Long work says that it gets on (`kernel/progress`). Raises what `work` raises, EngineErrors as
+    the class of `holdfast.errors` that they are; MountFailed if the storage does not answer.
+    """
+
+    def do(self, work: Callable[..., Answer], fds: Sequence[int], *arguments: object) -> Answer:
+        """Give what `work` gives."""
+
+    def pour(self, work: Callable[..., Answer], fds: Sequence[int], *arguments: object, emit: Emit) -> None:
+        """Do `work`, whose last argument is a function that takes data, and emit the data here."""
+
+    def feed(self, work: Callable[..., Answer], fds: Sequence[int], *arguments: object, stream: Stream) -> None:
+        """Do `work`, whose last argument is a stream, and let it read this one."""
+
+
+class Here:
+    """Hands of the calling thread, for storage that cannot hang."""
+
+    def do(self, work: Callable[..., Answer], fds: Sequence[int], *arguments: object) -> Answer:
+        """See `Hands`."""
+        return work(fds, *arguments)
+
+    def pour(self, work: Callable[..., Answer], fds: Sequence[int], *arguments: object, emit: Emit) -> None:
+        """See `Hands`."""
+        work(fds, *arguments, emit)
+
+    def feed(self, work: Callable[..., Answer], fds: Sequence[int], *arguments: object, stream: Stream) -> None:
+        """See `Hands`."""
+        work(fds, *arguments, stream)
+
+
+HERE = Here()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A volume's data, or what lies at a subpath in it: a descriptor (O_PATH), its mode, and who may touch it."""
+
+    fd: int
+    mode: int
+    hands: Hands
+
+
+def opened_here(fd: int) -> Opened:
+    """Describe what is open (O_PATH) at `fd`, where it cannot hang."""
+    return Opened(fd, os.fstat(fd).st_mode, HERE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +129,12 @@ class VolumeDriver(Protocol):
     def adopt(self, record: VolumeRecord, mount_id: str) -> None:
         """Count a mount that an earlier engine made; nothing is mounted."""
 
-    def open(self, record: VolumeRecord, subpath: str) -> int | None:
-        """Give an fd (O_PATH) on the mounted data, or on what lies at `subpath` in it, never outside.
+    def hands(self, record: VolumeRecord) -> Hands:
+        """Give who may touch the volume's data."""
 
-        Data that may hang is not touched by the calling thread. None means that it cannot hang: the caller opens it.
+    def open(self, record: VolumeRecord, subpath: str) -> Opened:
+        """Open the mounted data, or what lies at `subpath` in it, never outside; the caller closes it.
+
         Raises NotFound for a subpath that is not there, InvalidParameter for one that leads out, MountFailed, System.
         """
 

@@ -45,7 +45,15 @@ from holdfast.kernel.storage_worker import Failed
 from holdfast.store.volumes import VolumeRecord
 from holdfast.volumes import subpath as subpaths
 from holdfast.volumes.drivers import mounting
-from holdfast.volumes.drivers.base import Capabilities, DriverVolume, MountFailed
+from holdfast.volumes.drivers.base import (
+    HERE,
+    Capabilities,
+    DriverVolume,
+    Hands,
+    MountFailed,
+    Opened,
+    opened_here,
+)
 from holdfast.volumes.drivers.check import Checker, Step
 from holdfast.volumes.drivers.mounter import Mounter, is_mount_point, why
 from holdfast.volumes.drivers.mounting import Source, source_of
@@ -185,16 +193,18 @@ class LocalDriver:
         with self._guard:
             self._mounts.setdefault(record.id, set()).add(mount_id)
 
-    def open(self, record: VolumeRecord, subpath: str) -> int | None:
-        """Give an fd (O_PATH) on mounted data, or on `subpath` in it; None where it cannot hang.
+    def hands(self, record: VolumeRecord) -> Hands:
+        """Give who may touch the volume's data."""
+        return self._workers if self.may_hang(record) else HERE
 
-        Raises NotFound, InvalidParameter, MountFailed.
+    def open(self, record: VolumeRecord, subpath: str) -> Opened:
+        """Open mounted data, or what lies at `subpath` in it. Raises NotFound, InvalidParameter, MountFailed, System.
         """
         if not self.may_hang(record):
-            return None
+            return opened_here(subpaths.open_data(Path(self.mountpoint(record)), subpath))
         try:
             with self._volume(record) as directory:
-                return self._workers.open(directory, DATA, subpath)
+                return Opened(*self._workers.open(directory, DATA, subpath), self._workers)
         except Failed as error:
             data = Path(self.mountpoint(record))
             step, _, depth = error.at.partition("-")

@@ -3,6 +3,9 @@
 A call goes to a process of its own for as long as it lasts. One that answers is kept for the next call; one that does
 not answer in time is killed and forgotten. Where even SIGKILL must wait until the server is back, it waits alone: the
 next call gets another process.
+
+The time starts anew whenever the process says that it gets on (`kernel/progress`), so long work is not cut while it
+does. What goes through a pipe counts only while the engine waits for the process: a slow client is no dead server.
 """
 
 from __future__ import annotations
@@ -10,20 +13,23 @@ from __future__ import annotations
 import array
 import contextlib
 import errno
+import fcntl
+import io
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from holdfast import log
-from holdfast.errors import Unavailable
+from holdfast import errors, log
+from holdfast.errors import EngineError, Unavailable
 from holdfast.kernel import storage_worker
-from holdfast.kernel.storage_worker import MESSAGE_BYTES, Failed
+from holdfast.kernel.storage_worker import MESSAGE_BYTES, Answer, Failed
 from holdfast.process.run import spawn
+from holdfast.volumes.drivers.base import Emit, MountFailed, Stream
 
 logger = log.get(__name__)
 
@@ -31,19 +37,48 @@ TIMEOUT_S = 30.0
 _KEPT_IDLE = 2
 _LOOK_AFTER_S = 1.0
 _DYING_S = 0.1
+_PIPE_BYTES = 1 << 20
 
 
 class Workers:
-    """Processes for calls that may hang. Each call ends within the deadline. Safe from any thread."""
+    """Processes for calls that may hang: hands (`base.Hands`) that can be given up. Safe from any thread."""
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
-        """`timeout_s` is how long a call may take in all."""
+        """`timeout_s` is how long a process may stay without a sign of life."""
         self.timeout_s = timeout_s
         self._guard = threading.Lock()
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
         self._given_up: list[_Worker] = []
         self._closed = False
+
+    def do(self, work: Callable[..., Answer], fds: Sequence[int], *arguments: object) -> Answer:
+        """See `base.Hands`."""
+        with self._asked(work, fds, arguments) as job:
+            return job.answer()
+
+    def pour(self, work: Callable[..., Answer], fds: Sequence[int], *arguments: object, emit: Emit) -> None:
+        """See `base.Hands`."""
+        with (
+            _pipe(reading=True) as (ours, theirs),
+            self._asked(work, [*fds, theirs.fileno()], arguments, "out") as job,
+        ):
+            theirs.close()
+            while data := job.read(ours.fileno(), _PIPE_BYTES):
+                emit(data)
+            job.answer()
+
+    def feed(self, work: Callable[..., Answer], fds: Sequence[int], *arguments: object, stream: Stream) -> None:
+        """See `base.Hands`."""
+        with (
+            _pipe(reading=False) as (ours, theirs),
+            self._asked(work, [*fds, theirs.fileno()], arguments, "in") as job,
+        ):
+            theirs.close()
+            while (data := stream.read(_PIPE_BYTES)) and job.write(ours.fileno(), data):
+                pass
+            ours.close()
+            job.answer()
 
     def mount(self, directory: int, name: str, calls: Sequence[tuple[str, str, int, str]]) -> None:
         """Mount at `name` in the directory fd `directory`, and see that the storage answers. Without calls only that.
@@ -59,11 +94,14 @@ class Workers:
         """
         self._call("unmount", [name], [directory], enough=gone)
 
-    def open(self, directory: int, name: str, subpath: str) -> int:
-        """Give a descriptor (O_PATH) on the directory `name`, or on what lies at `subpath` in it. Raises Failed."""
-        _, fd = self._call("open_data", [name, subpath], [directory])
-        assert fd is not None
-        return fd
+    def open(self, directory: int, name: str, subpath: str) -> tuple[int, int]:
+        """Give a descriptor (O_PATH) on the directory `name`, or on what lies at `subpath` in it, and its mode.
+
+        Raises Failed.
+        """
+        mode, (fd,) = self._call("open_data", [name, subpath], [directory])
+        assert isinstance(mode, int)
+        return fd, mode
 
     def look(self, directory: int, name: str) -> None:
         """Have the storage list the directory `name`. Raises Failed."""
@@ -102,34 +140,51 @@ class Workers:
         fds: Sequence[int] = (),
         *,
         enough: Callable[[], bool] | None = None,
-    ) -> tuple[object, int | None]:
-        deadline = time.monotonic() + self.timeout_s
-        worker = self._take()
-        answered = False
-        try:
-            worker.ask(do, arguments, fds)
+    ) -> Answer:
+        with self._working(do, arguments, fds) as job:
             if enough is not None:
                 with contextlib.suppress(TimeoutError):
-                    answer = worker.answer(time.monotonic() + min(_LOOK_AFTER_S, self.timeout_s))
-                    answered = True
-                    return answer
+                    return job.answer(min(_LOOK_AFTER_S, self.timeout_s))
                 if enough():
-                    return None, None
-            answer = worker.answer(deadline)
-            answered = True
-            return answer
+                    return None, ()
+            return job.answer()
+
+    @contextlib.contextmanager
+    def _asked(
+        self, work: Callable[..., Answer], fds: Sequence[int], arguments: Sequence[object], pipe: str = ""
+    ) -> Iterator[_Job]:
+        """Have a process call a function of ours. Raises what it raises, MountFailed if it does not answer."""
+        do = f"{work.__module__}:{work.__qualname__}"
+        try:
+            with self._working(do, arguments, fds, pipe) as job:
+                yield job
+        except Failed as error:
+            if error.at != "wait":
+                raise
+            hint = "the storage of a volume does not answer"
+            raise MountFailed(os.strerror(error.number).lower(), hint=hint) from None
+
+    @contextlib.contextmanager
+    def _working(
+        self, do: str, arguments: Sequence[object], fds: Sequence[int], pipe: str = ""
+    ) -> Iterator[_Job]:
+        """Have a process work on a call for the length of the block; without an answer at its end it is killed."""
+        worker = self._take()
+        job = _Job(worker, self.timeout_s)
+        try:
+            job.ask(do, arguments, fds, pipe)
+            yield job
         except TimeoutError as error:
             logger.warning("storage does not answer", extra={"call": do, "after_s": self.timeout_s})
             raise Failed(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), "wait") from error
-        except Failed:
-            answered = True
-            raise
-        except OSError as error:
+        except ConnectionError as error:
             if self._closed:
                 raise Unavailable("the engine is stopping") from error
+            if not job.is_lost:
+                raise
             raise Failed(errno.EIO, f"the process for {do} ended: {error}", "wait") from error
         finally:
-            self._give_back(worker, answered)
+            self._give_back(worker, job.is_answered)
 
     def _take(self) -> _Worker:
         with self._guard:
@@ -164,39 +219,115 @@ class Workers:
                 self._given_up.append(worker)
 
 
+class _Job:
+    """A call that a process works on."""
+
+    def __init__(self, worker: _Worker, timeout_s: float) -> None:
+        self._worker = worker
+        self._timeout_s = timeout_s
+        self._answer: Answer | EngineError | OSError | None = None
+        self.is_lost = False
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the process is done with it and ready for another."""
+        return self._answer is not None
+
+    def ask(self, do: str, arguments: Sequence[object], fds: Sequence[int], pipe: str) -> None:
+        """Send the call. Raises ConnectionError if the process is gone, OSError."""
+        with self._losing():
+            self._worker.ask(do, arguments, fds, pipe)
+
+    def answer(self, timeout_s: float | None = None) -> Answer:
+        """Wait for the answer. Raises TimeoutError, ConnectionError if the process is gone, whatever it raised."""
+        while self._answer is None:
+            self._wait(timeout_s or self._timeout_s)
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+    def read(self, pipe: int, size: int) -> bytes:
+        """Give what the process has written, at most `size` bytes, nothing at the end. Raises as `answer`."""
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                return os.read(pipe, size)
+            self._wait(self._timeout_s, pipe, select.POLLIN)
+
+    def write(self, pipe: int, data: bytes | memoryview) -> bool:
+        """Give the process what it reads; False if it wants no more. Raises as `answer`."""
+        rest = memoryview(data)
+        while rest:
+            if self._answer is not None:
+                return False
+            try:
+                rest = rest[os.write(pipe, rest) :]
+            except BlockingIOError:
+                self._wait(self._timeout_s, pipe, select.POLLOUT)
+            except BrokenPipeError:
+                return False
+        return True
+
+    def _wait(self, timeout_s: float, pipe: int = -1, events: int = 0) -> None:
+        """Wait for the answer, a sign of life or the pipe."""
+        poll = select.poll()
+        if self._answer is None:
+            poll.register(self._worker.channel, select.POLLIN)
+        if pipe >= 0:
+            poll.register(pipe, events)
+        ready = dict(poll.poll(timeout_s * 1000))
+        if not ready:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        if self._worker.channel.fileno() in ready:
+            with self._losing():
+                self._answer = self._worker.hear()
+
+    @contextlib.contextmanager
+    def _losing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self.is_lost = True
+            raise
+
+
 class _Worker:
     """One process and the socket to it."""
 
     def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
                 argv = [sys.executable, "-I", "-S", storage_worker.__file__, str(theirs.fileno())]
                 self._process = spawn(argv, pass_fds=[theirs.fileno()])
         except BaseException:
-            self._socket.close()
+            self.channel.close()
             raise
 
-    def ask(self, do: str, arguments: Sequence[object], fds: Sequence[int]) -> None:
+    def ask(self, do: str, arguments: Sequence[object], fds: Sequence[int], pipe: str = "") -> None:
         """Send a call. Raises OSError."""
-        message = json.dumps({"do": do, "with": list(arguments)}).encode()
+        message = json.dumps({"do": do, "with": list(arguments), "pipe": pipe}).encode()
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        self._socket.sendmsg([message], rights)
+        self.channel.sendmsg([message], rights)
 
-    def answer(self, deadline: float) -> tuple[object, int | None]:
-        """Wait for the answer. Raises TimeoutError, Failed, OSError if the process is gone."""
-        self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+    def hear(self) -> Answer | EngineError | OSError | None:
+        """Give the answer, or the error that is one; None for a sign of life. Raises OSError if the process is gone."""
         # Not socket.recv_fds: that of Python 3.11 forgets its flags, and the descriptor would be inherited.
-        message, rights, _, _ = self._socket.recvmsg(MESSAGE_BYTES, socket.CMSG_LEN(4), socket.MSG_CMSG_CLOEXEC)
+        room = socket.CMSG_LEN(4 * storage_worker.DESCRIPTORS_MAX)
+        message, rights, _, _ = self.channel.recvmsg(MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
         fds = array.array("i")
         for _, _, content in rights:
             fds.frombytes(content)
         if not message:
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         answer = json.loads(message)
-        if "errno" in answer:
-            raise Failed(answer["errno"], answer["text"], answer["at"])
-        return answer["value"], fds[0] if fds else None
+        if "value" in answer:
+            return answer["value"], tuple(fds)
+        if "kind" in answer:
+            kind: type[EngineError] = getattr(errors, answer["kind"])
+            return kind(answer["text"], hint=answer["hint"])
+        if answer.get("at"):
+            return Failed(answer["errno"], answer["text"], answer["at"])
+        return OSError(answer["errno"], answer["text"], answer["path"]) if "errno" in answer else None
 
     def has_ended(self, within_s: float = 0.0) -> bool:
         """Tell whether the process is gone, and collect it if so."""
@@ -214,8 +345,20 @@ class _Worker:
         """Kill the process, waking whoever waits for its answer, and do not wait for its end."""
         self._process.kill()
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+            self.channel.shutdown(socket.SHUT_RDWR)
 
     def hang_up(self) -> None:
         """Close the socket; nobody may wait on it any more."""
-        self._socket.close()
+        self.channel.close()
+
+
+@contextlib.contextmanager
+def _pipe(*, reading: bool) -> Iterator[tuple[io.FileIO, io.FileIO]]:
+    """A pipe for the block, our end first, which never waits; either may be closed in it."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    with io.FileIO(read, "r") as out, io.FileIO(write, "w") as into:
+        with contextlib.suppress(OSError):  # more than the user may have: it stays small
+            fcntl.fcntl(read, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        ours, theirs = (out, into) if reading else (into, out)
+        os.set_blocking(ours.fileno(), False)
+        yield ours, theirs
