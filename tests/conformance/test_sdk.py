@@ -193,7 +193,7 @@ def test_attach_by_web_socket(sdk: Any, clean_engine: Engine) -> None:
         while not received.endswith(b"got word\n"):
             part = taken.recv()
             received += part.encode() if isinstance(part, str) else part
-        taken.shutdown()  # type: ignore[no-untyped-call]
+        taken.shutdown()
     sdk.api.get(sdk.api._url("/containers/{0}/attach/ws", container.id))
 
 
