@@ -27,6 +27,10 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CAPABILITY = "security.capability"
 _CAPABILITY_2_BYTES = 20
+_OPAQUE = "trusted.overlay.opaque"
+_REDIRECT = "trusted.overlay.redirect"
+_OPAQUE_NAME = b".wh..wh..opq"
+_WHITEOUT = b".wh."
 
 
 @dataclass(slots=True)
@@ -58,6 +62,18 @@ def write_tree(fd: int, name: str, emit: Emit) -> None:
     else:
         link = os.readlink("", dir_fd=fd) if stat.S_ISLNK(found.st_mode) else ""
         writer.special(top, found, link)
+    writer.end()
+
+
+def write_layer(fd: int, emit: Emit) -> None:
+    """Write an overlay's upper directory, open at `fd`, as a layer: what it hides becomes whiteouts.
+
+    One without entries becomes an archive without entries. Raises as `write_tree`, System for what a layer cannot say.
+    Source: OCI image specification, `layer.md`; Linux, Documentation/filesystems/overlayfs.rst.
+    """
+    writer = _LayerWriter(emit)
+    if os.listdir(fd):
+        writer.tree(fd, b".")
     writer.end()
 
 
@@ -209,6 +225,27 @@ def _noted(entry: os.DirEntry[str]) -> tuple[str, bool]:
     return entry.name, entry.is_dir(follow_symlinks=False)
 
 
+class _LayerWriter(_Writer):
+    """Turns overlayfs's own marks into those of images."""
+
+    def special(self, name: bytes, found: os.stat_result, link: str) -> None:
+        """Write what has no data; device 0/0 hides a name of the layers below."""
+        if not stat.S_ISCHR(found.st_mode) or found.st_rdev:
+            super().special(name, found, link)
+            return
+        directory, slash, base = name.rpartition(b"/")
+        self._header(directory + slash + _WHITEOUT + base, found, FILE)
+
+    def _enter(self, fd: int, name: bytes) -> _Level:
+        level = super()._enter(fd, name)
+        if _xattr(fd, _REDIRECT):
+            _close(level)
+            raise System(f"{os.fsdecode(name)}: directory was moved here by the kernel, and no layer can tell from where")
+        if _xattr(fd, _OPAQUE) == b"y":
+            self._header(level.prefix + _OPAQUE_NAME, os.fstat(fd), FILE)
+        return level
+
+
 def _close(level: _Level) -> None:
     if level.fd >= 0:
         os.close(level.fd)
@@ -234,10 +271,16 @@ def _capability(fd: int) -> dict[str, bytes]:
 
     Source: Docker, `ReadSecurityXattrToTarHeader`; Linux, include/uapi/linux/capability.h.
     """
-    try:
-        value = os.getxattr(fd, _CAPABILITY)
-    except OSError:  # none there, or none on this file system
+    value = _xattr(fd, _CAPABILITY)
+    if not value:
         return {}
     if value[3:4] == b"\3":
         value = value[:3] + b"\2" + value[4:_CAPABILITY_2_BYTES]
     return {_CAPABILITY: value}
+
+
+def _xattr(fd: int, name: str) -> bytes:
+    try:
+        return os.getxattr(fd, name)
+    except OSError:  # none there, or none on this file system
+        return b""

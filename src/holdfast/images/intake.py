@@ -42,12 +42,13 @@ class LayerBlob:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What an image shall be found by, in normal form: tags with the time they were given, and manifests.
+    """What an image shall be found by, in normal form: tags with the time a user gave them, and manifests.
 
-    `digests` maps references by digest to the digest of the manifest that is kept; `manifests` those to their text.
+    A tag that came with the image has no time. `digests` maps references by digest to the digest of the manifest that
+    is kept; `manifests` those to their text.
     """
 
-    tags: Mapping[str, float]
+    tags: Mapping[str, float | None]
     digests: Mapping[str, str]
     manifests: Mapping[str, bytes]
 
@@ -82,10 +83,11 @@ class Intake:
         workspace: Path,
         *,
         unpacked: Callable[[int], None] = lambda _: None,
+        parent_id: str = "",
     ) -> dict[str, str]:
         """Add an image with its layers, lowest first, from blobs in `workspace`; gives the tags that moved here.
 
-        `unpacked` is told the position of each layer that is ready, those that were here before included. Raises
+        `parent_id` is the image that it was made from here. `unpacked` is told the position of each layer that is ready, those that were here before included. Raises
         InvalidParameter for layers that are not what the configuration says, System, OSError. On failure nothing is
         recorded; what was written is in `workspace`, or in place without a row until the next sweep.
         """
@@ -101,7 +103,7 @@ class Intake:
                 unpacked(place)
             for prepared in self._prepare(config, chain, layers, needed, workspace, unpacked):
                 ready[prepared.record.chain_id] = prepared
-            moved = self._record(config, chain, ready, names, workspace)
+            moved = self._record(config, chain, ready, names, workspace, parent_id)
             if moved is not None:
                 return moved
         raise System("add image: its layers are being removed at the same time")
@@ -144,6 +146,7 @@ class Intake:
         ready: Mapping[str, _Prepared],
         names: Names,
         workspace: Path,
+        parent_id: str,
     ) -> dict[str, str] | None:
         """Put everything into place and record it; None if a layer that was here is gone and must be unpacked."""
         texts = {config.image_id: config.text, **names.manifests}
@@ -181,6 +184,7 @@ class Intake:
                 records,
                 tags=names.tags,
                 digests=names.digests,
+                parent_id=parent_id,
             )
         faults.point("image-recorded")
         return moved

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -55,8 +54,7 @@ def _load_one(
         size = layers[place].size_bytes
         layer_progress(amount("Loading layer", reference.short_id(config.diff_ids[place]), size, size))
 
-    now = time.time()
-    names = Names(tags={str(tag): now for tag in tags}, digests={}, manifests={})
+    names = Names(tags={str(tag): None for tag in tags}, digests={}, manifests={})
     moved = intake.add(config, layers, names, workspace, unpacked=unpacked)
     for tag in tags:
         previous = moved.get(str(tag))

@@ -29,7 +29,8 @@ class Image:
 
     `id` is `sha256:` and 64 digits. `tags` and `digests` are familiar references, sorted. `config` is the whole
     configuration as JSON gave it; what a container starts from is its `"config"` entry, see `defaults`. `layers` are
-    chain ids, lowest first. `size_bytes` counts the files of all layers. `created_at` is aware UTC.
+    chain ids, lowest first. `size_bytes` counts the files of all layers. `created_at` is aware UTC. `parent_id` is the
+    image that it was made from here, "" for one that came from elsewhere.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Image:
     config: Mapping[str, Any]
     layers: tuple[str, ...]
     size_bytes: int
+    parent_id: str = ""
 
     @property
     def created(self) -> str:
@@ -102,6 +104,7 @@ def from_record(record: ImageRecord) -> Image:
         config=json.loads(record.config),
         layers=record.layers,
         size_bytes=record.size_bytes,
+        parent_id=record.parent_id,
     )
 
 

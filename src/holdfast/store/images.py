@@ -51,6 +51,7 @@ CREATE TABLE image_digests (
 CREATE INDEX image_digests_by_image ON image_digests (image_id);
 """
 
+IMAGE_PARENTS = "ALTER TABLE images ADD COLUMN parent_id TEXT;\n"
 
 Row = tuple[Any, ...]
 
@@ -76,7 +77,8 @@ class ImageRecord:
     """An image. `config` is the exact text whose digest is `id`; `layers` are chain ids, lowest first.
 
     `tags` and `digests` are references in normal form, sorted. Times are in seconds since the Unix epoch;
-    `tagged_at` is None for an image that was never named here.
+    `tagged_at` is None for an image that was never named here. `parent_id` is the image that it was made from here,
+    which may be gone by now; "" for one that came from elsewhere.
     """
 
     id: str
@@ -88,6 +90,7 @@ class ImageRecord:
     size_bytes: int
     tags: tuple[str, ...]
     digests: tuple[str, ...]
+    parent_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,21 +114,22 @@ class ImageTable:
         created_at: float,
         layers: Sequence[LayerRecord],
         *,
-        tags: Mapping[str, float],
+        tags: Mapping[str, float | None],
         digests: Mapping[str, str],
+        parent_id: str = "",
     ) -> dict[str, str]:
         """Record an image, its layers (lowest first) and its names in one transaction.
 
-        `tags` maps references to the time they were given, `digests` references by digest to the manifest's own
-        digest. What is recorded already stays, a hidden image comes back, a tag of another image moves here.
-        Gives the tags that moved, with the image each belonged to.
+        `tags` maps references to the time a user gave them, None if they came with the image, `digests` references by
+        digest to the manifest's own digest. What is recorded already stays, a hidden image comes back, a tag of another
+        image moves here. Gives the tags that moved, with the image each belonged to.
         """
 
         def work(connection: sqlite3.Connection) -> dict[str, str]:
             connection.execute(
-                "INSERT INTO images (id, config, created_at) VALUES (?, ?, ?)"
+                "INSERT INTO images (id, config, created_at, parent_id) VALUES (?, ?, ?, ?)"
                 " ON CONFLICT (id) DO UPDATE SET hidden = 0",
-                (image_id, config, created_at),
+                (image_id, config, created_at, parent_id or None),
             )
             connection.executemany(
                 "INSERT OR IGNORE INTO image_layers VALUES (?, ?, ?, ?, ?, ?)",
@@ -252,6 +256,15 @@ class ImageTable:
         )
         return None if row is None else str(row[0])
 
+    def children_of(self, image_id: str) -> list[str]:
+        """Give the ids of the images, not hidden, that were made from this one here."""
+        rows = self._database.read(
+            lambda connection: connection.execute(
+                "SELECT id FROM images WHERE parent_id = ? AND hidden = 0 ORDER BY id", (image_id,)
+            ).fetchall()
+        )
+        return [row[0] for row in rows]
+
     def find_prefix(self, digits: str) -> list[str]:
         """Give up to two ids, not hidden, that begin with these hexadecimal digits."""
         low = f"sha256:{digits}"
@@ -310,10 +323,11 @@ class ImageTable:
         return row
 
 
-def _tag(connection: sqlite3.Connection, reference: str, image_id: str, tagged_at: float) -> str | None:
+def _tag(connection: sqlite3.Connection, reference: str, image_id: str, tagged_at: float | None) -> str | None:
     row = connection.execute("SELECT image_id FROM image_tags WHERE reference = ?", (reference,)).fetchone()
     connection.execute("INSERT OR REPLACE INTO image_tags VALUES (?, ?)", (reference, image_id))
-    connection.execute("UPDATE images SET tagged_at = ? WHERE id = ?", (tagged_at, image_id))
+    if tagged_at is not None:
+        connection.execute("UPDATE images SET tagged_at = ? WHERE id = ?", (tagged_at, image_id))
     return None if row is None else str(row[0])
 
 
@@ -344,7 +358,7 @@ def _remove(connection: sqlite3.Connection, image_ids: Sequence[str]) -> Unused:
 def _records(connection: sqlite3.Connection, where: str, arguments: tuple[str, ...]) -> list[ImageRecord]:
     """Read images with what belongs to them; `where` is one of this module's own clauses."""
     rows = connection.execute(
-        f"SELECT id, config, created_at, tagged_at, hidden FROM images {where}", arguments
+        f"SELECT id, config, created_at, tagged_at, hidden, parent_id FROM images {where}", arguments
     ).fetchall()
     only = "" if len(rows) != 1 else "WHERE image_id = ?"
     key = (rows[0][0],) if len(rows) == 1 else ()
@@ -375,6 +389,7 @@ def _records(connection: sqlite3.Connection, where: str, arguments: tuple[str, .
             size_bytes=sizes[row[0]],
             tags=tuple(names["image_tags"][row[0]]),
             digests=tuple(names["image_digests"][row[0]]),
+            parent_id=row[5] or "",
         )
         for row in rows
     ]
