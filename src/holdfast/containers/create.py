@@ -17,27 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast import faults, log
-from holdfast.containers import merge, names, policy
+from holdfast.containers import merge, names
+from holdfast.containers.checks import check_request
 from holdfast.containers.container import Container
 from holdfast.containers.folders import Folders
-from holdfast.containers.health import validate as validate_health
-from holdfast.containers.model import (
-    ContainerRecord,
-    CreateRequest,
-    HostConfig,
-    LogConfig,
-    RestartPolicy,
-    State,
-    encode_row,
-    now,
-)
-from holdfast.containers.networking import port_requests
+from holdfast.containers.model import ContainerConfig, ContainerRecord, CreateRequest, State, encode_row, now
 from holdfast.containers.rooms import Rooms
-from holdfast.containers.signals import parse_signal
-from holdfast.containers.spec import parse_security_options
+from holdfast.containers.settle import settle
 from holdfast.errors import InvalidParameter, NotFound
 from holdfast.kernel.path import make_dirs_beneath, open_in_root, owned_fd
-from holdfast.runtime.spec import DEFAULT_SHM_BYTES, MASKED_PATHS, READONLY_PATHS
 from holdfast.volumes import mounts
 from holdfast.volumes.mounts import MountPoint
 
@@ -48,7 +36,6 @@ logger = log.get(__name__)
 
 INTENT = "container.create"
 _ALL_DIGITS = re.compile(r"[0-9]{12}")
-_SMALLEST_MEMORY_BYTES = 6 << 20
 
 
 class Creator:
@@ -64,14 +51,18 @@ class Creator:
         System. Source: Docker Engine API, operationId ContainerCreate.
         """
         name = names.check(request.name) if request.name else ""
-        _check(request)
+        warnings = check_request(request)
+        host, limits = settle(
+            request.host_config, self._rooms.runtime.host_facts(), self._rooms.runtime.facts.name, self._id_of
+        )
+        settled = dataclasses.replace(request, host_config=host)
         with contextlib.ExitStack() as held:
             image = held.enter_context(self._rooms.images.held(request.config.image))
-            return self._create(request, name, image, held), _warnings(request)
+            return self._create(settled, name, image, held), (*warnings, *limits)
 
     def _create(self, request: CreateRequest, name: str, image: Image, held: contextlib.ExitStack) -> Container:
         container_id = _new_id()
-        config = merge.merge(request.config, image.config, container_id)
+        config = merge.merge(_on_host(request), image.config, container_id)
         points = mounts.parse(
             mounts.MountRequest(
                 binds=request.host_config.binds or (),
@@ -96,7 +87,7 @@ class Creator:
             image_id=image.id,
             layers=tuple(image.layers),
             config=config,
-            host_config=settle(request.host_config, cgroup_v2=self._rooms.runtime.host_facts().cgroup_v2),
+            host_config=request.host_config,
             endpoints=request.endpoints,
             mounts=points,
         )
@@ -154,6 +145,9 @@ class Creator:
         layers = self._rooms.images.layers_of(image)
         return dataclasses.replace(point, image_id=image.id, source=str(layers[0]) if layers else "")
 
+    def _id_of(self, reference: str) -> str:
+        return self._rooms.registry.get(reference).id
+
     def _inherited(self, spec: str) -> tuple[str, tuple[MountPoint, ...]]:
         """Look up an entry of `VolumesFrom`; a missing container is a bad parameter, as 404 would mean the image."""
         reference, mode = mounts.parse_volumes_from(spec)
@@ -161,27 +155,6 @@ class Creator:
             return mode, self._rooms.registry.get(reference).record.mounts
         except NotFound as error:
             raise InvalidParameter(str(error)) from None
-
-
-def settle(host: HostConfig, *, cgroup_v2: bool) -> HostConfig:
-    """Fill in what Docker's inspect shows where a request says nothing."""
-    return dataclasses.replace(
-        host,
-        log_config=LogConfig(type=host.log_config.type or "json-file", config=host.log_config.config or {}),
-        restart_policy=RestartPolicy(
-            name=host.restart_policy.name or "no", maximum_retry_count=host.restart_policy.maximum_retry_count
-        ),
-        network_mode="bridge" if host.network_mode in ("", "default") else host.network_mode,
-        cgroupns_mode=host.cgroupns_mode or ("private" if cgroup_v2 else "host"),
-        ipc_mode=host.ipc_mode or "private",
-        shm_size=host.shm_size or DEFAULT_SHM_BYTES,
-        memory_swap=host.memory_swap or 2 * host.memory,
-        memory_swappiness=None if host.memory_swappiness in (None, -1) else host.memory_swappiness,
-        pids_limit=host.pids_limit or None,
-        oom_kill_disable=bool(host.oom_kill_disable),
-        masked_paths=_paths(host.masked_paths, MASKED_PATHS, host),
-        readonly_paths=_paths(host.readonly_paths, READONLY_PATHS, host),
-    )
 
 
 def _has_directory(rootfs: Path, path: str) -> bool:
@@ -199,44 +172,11 @@ def _make_working_dir(rootfs: Path, path: str) -> None:
         os.close(make_dirs_beneath(root, path, in_root=True))
 
 
-def _paths(asked: tuple[str, ...] | None, default: tuple[str, ...], host: HostConfig) -> tuple[str, ...] | None:
-    if asked is not None:
-        return asked
-    return None if host.privileged else default
-
-
-def _check(request: CreateRequest) -> None:
-    """Raise InvalidParameter for what no container can be. Source: moby, verifyContainerSettings."""
-    host = request.host_config
-    validate_health(request.config.healthcheck)
-    policy.check(host.restart_policy, auto_remove=host.auto_remove)
-    parse_security_options(host.security_opt or ())
-    if request.config.stop_signal:
-        parse_signal(request.config.stop_signal)
-    if request.config.working_dir and not request.config.working_dir.startswith("/"):
-        raise InvalidParameter(
-            f"the working directory '{request.config.working_dir}' is invalid, it needs to be an absolute path"
-        )
-    for variable in request.config.env or ():
-        if not variable or variable.startswith("="):
-            raise InvalidParameter(f"invalid environment variable: {variable}")
-    port_requests(host, {})
-    if 0 < host.memory < _SMALLEST_MEMORY_BYTES:
-        raise InvalidParameter("Minimum memory limit allowed is 6MB")
-    if host.memory_swap > 0 and not host.memory:
-        raise InvalidParameter("You should always set the Memory limit when using Memoryswap limit, see usage")
-    if host.memory and 0 < host.memory_swap < host.memory:
-        raise InvalidParameter(
-            "Minimum memoryswap limit should be larger than memory limit, see usage"
-        )
-    if host.memory and host.memory_reservation > host.memory:
-        raise InvalidParameter("Minimum memory limit can not be less than memory reservation limit, see usage")
-    if host.nano_cpus and (host.cpu_period or host.cpu_quota):
-        raise InvalidParameter("Conflicting options: Nano CPUs and CPU Period cannot both be set")
-    if host.oom_score_adj < -1000 or host.oom_score_adj > 1000:
-        raise InvalidParameter(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
-    if host.shm_size < 0:
-        raise InvalidParameter("SHM size can not be less than 0")
+def _on_host(request: CreateRequest) -> ContainerConfig:
+    """A container on the host's network has the host's name, unless it has one of its own."""
+    if request.host_config.network_mode != "host" or request.config.hostname:
+        return request.config
+    return dataclasses.replace(request.config, hostname=os.uname().nodename)
 
 
 def _check_points(points: tuple[MountPoint, ...]) -> None:
@@ -245,19 +185,6 @@ def _check_points(points: tuple[MountPoint, ...]) -> None:
             raise InvalidParameter(
                 f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
             )
-
-
-def _warnings(request: CreateRequest) -> tuple[str, ...]:
-    host = request.host_config
-    warnings = []
-    if host.network_mode == "host" and host.port_bindings:
-        warnings.append("Published ports are discarded when using host network mode")
-    if host.volume_driver and any(mount.type == "volume" and not mount.driver for mount in request.mounts):
-        warnings.append(
-            "WARNING: the container-wide volume-driver configuration is ignored for volumes specified via 'mount'. "
-            "Use '--mount type=volume,volume-driver=...' instead"
-        )
-    return tuple(warnings)
 
 
 def _new_id() -> str:

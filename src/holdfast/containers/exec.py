@@ -15,7 +15,7 @@ from holdfast.containers.container import Container
 from holdfast.containers.execwatch import ExecWatch
 from holdfast.containers.model import Texts
 from holdfast.containers.rooms import Rooms
-from holdfast.containers.spec import parse_security_options
+from holdfast.containers.security import parse_security_options
 from holdfast.errors import Conflict, EngineError, InvalidParameter, NotFound
 from holdfast.runtime import capabilities
 from holdfast.runtime.execs import LOST, ExecTask

@@ -7,9 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.containers.joins import Joins
 from holdfast.containers.model import ContainerRecord, HostConfig
 from holdfast.containers.rooms import Rooms
-from holdfast.errors import Conflict, InvalidParameter
+from holdfast.errors import InvalidParameter
 from holdfast.network.model import Endpoint, PortRequest
 
 
@@ -31,9 +32,8 @@ class Networking:
         """Connect a container to its network. Raises NotFound, InvalidParameter, Conflict, System; undoes itself."""
         network, mode = self._rooms.network, record.host_config.network_mode
         if mode.startswith("container:"):
-            other = self._rooms.registry.get(mode.removeprefix("container:"))
-            if other.state.status != "running":
-                raise Conflict(f"cannot join network of a non running container: {other.id}")
+            other = Joins(self._rooms.registry).network(mode)
+            assert other is not None, "the mode names one"
             return Connection(f"/proc/{other.state.pid}/ns/net")
         if mode in ("none", "host") or record.config.network_disabled:
             endpoint = network.connect(

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.containers.model import ContainerRecord, HostConfig
+from holdfast.containers.model import ContainerRecord, HostConfig, ThrottleDevice
+from holdfast.containers.security import parse_security_options
 from holdfast.containers.staging import Staged
-from holdfast.errors import InvalidParameter
-from holdfast.runtime.devices import DeviceNode, resolve_device
+from holdfast.runtime.devices import DeviceNode, block_device, resolve_device
+from holdfast.runtime.limits import DeviceLimit
 from holdfast.runtime.spec import OciMount, Resources, SpecInput, Ulimit
 from holdfast.runtime.user import resolve_user
 
@@ -28,10 +29,13 @@ class Surroundings:
     network_namespace: str
     cgroups_path: str
     init: Path | None = None
+    shared_memory: Path | None = None
+    """Where another container's /dev/shm is staged, for one that joins its IPC."""
 
 
-def spec_input(record: ContainerRecord, around: Surroundings, pid_of: Callable[[str], int]) -> SpecInput:
-    """Describe a container to `build_spec`. `pid_of` gives the first process of a running container.
+def spec_input(record: ContainerRecord, around: Surroundings, pid_of: Callable[[str, str], int]) -> SpecInput:
+    """Describe a container to `build_spec`. `pid_of` gives the first process of a container whose namespace is joined:
+    it takes the kind, `PID` or `IPC`, and the container.
 
     Raises InvalidParameter for a user, device or option that makes no sense, and what `pid_of` raises.
     """
@@ -52,9 +56,10 @@ def spec_input(record: ContainerRecord, around: Surroundings, pid_of: Callable[[
         readonly_rootfs=host.readonly_rootfs,
         mounts=_mounts(record, around),
         network_namespace=around.network_namespace,
-        pid_namespace=_namespace("pid", host.pid_mode, pid_of),
-        ipc_namespace=_namespace("ipc", host.ipc_mode, pid_of),
-        uts_namespace=_namespace("uts", host.uts_mode, pid_of),
+        network_is_shared=host.network_mode.startswith("container:"),
+        pid_namespace=_namespace("PID", host.pid_mode, pid_of),
+        ipc_namespace=_namespace("IPC", host.ipc_mode, pid_of),
+        uts_namespace=_namespace("UTS", host.uts_mode, pid_of),
         cgroup_namespace=host.cgroupns_mode,
         resources=resources(host),
         cap_add=host.cap_add or (),
@@ -63,8 +68,9 @@ def spec_input(record: ContainerRecord, around: Surroundings, pid_of: Callable[[
         seccomp=security.seccomp,
         apparmor_profile=security.apparmor,
         no_new_privileges=security.no_new_privileges,
+        writable_cgroups=security.writable_cgroups,
         sysctls=host.sysctls or {},
-        shm_size_bytes=host.shm_size,
+        shm_size_bytes=-1 if host.ipc_mode == "none" else host.shm_size,
         devices=_devices(host),
         ulimits=tuple(Ulimit(limit.name, limit.soft, limit.hard) for limit in host.ulimits or ()),
         oom_score_adj=host.oom_score_adj,
@@ -76,40 +82,8 @@ def spec_input(record: ContainerRecord, around: Surroundings, pid_of: Callable[[
     )
 
 
-@dataclass(frozen=True, slots=True)
-class SecurityOptions:
-    """What `HostConfig.SecurityOpt` says; `seccomp` is `default`, `unconfined` or a profile's JSON."""
-
-    seccomp: str = "default"
-    apparmor: str = ""
-    no_new_privileges: bool = False
-
-
-def parse_security_options(options: Sequence[str]) -> SecurityOptions:
-    """Parse `HostConfig.SecurityOpt`: `KEY=VALUE`, or `KEY:VALUE` as it once was.
-
-    SELinux labels are accepted and have no effect. Raises InvalidParameter in Docker's words.
-    """
-    seccomp, apparmor, no_new_privileges = "default", "", False
-    for option in options:
-        key, separator, value = option.partition("=" if "=" in option else ":")
-        if key == "no-new-privileges":
-            if value not in ("", "true", "false"):
-                raise InvalidParameter(f'invalid --security-opt: "{option}"')
-            no_new_privileges = value != "false"
-        elif not separator:
-            raise InvalidParameter(f'invalid --security-opt: "{option}"')
-        elif key == "seccomp":
-            seccomp = "default" if value == "builtin" else value
-        elif key == "apparmor":
-            apparmor = value
-        elif key not in ("label", "systempaths", "writable-cgroups"):
-            raise InvalidParameter(f'invalid --security-opt 2: "{option}"')
-    return SecurityOptions(seccomp, apparmor, no_new_privileges)
-
-
 def resources(host: HostConfig) -> Resources:
-    """Give the limits of a request in the runtime's terms."""
+    """Give the limits of a request in the runtime's terms. Raises InvalidParameter for what is no block device."""
     return Resources(
         memory_bytes=host.memory,
         memory_swap_bytes=host.memory_swap,
@@ -120,12 +94,27 @@ def resources(host: HostConfig) -> Resources:
         cpu_shares=host.cpu_shares,
         cpu_quota_us=host.cpu_quota,
         cpu_period_us=host.cpu_period,
+        cpu_realtime_runtime_us=host.cpu_realtime_runtime,
+        cpu_realtime_period_us=host.cpu_realtime_period,
         cpuset_cpus=host.cpuset_cpus,
         cpuset_mems=host.cpuset_mems,
         pids_limit=host.pids_limit or 0,
         blkio_weight=host.blkio_weight,
+        blkio_weight_device=tuple(_device_limit(one.path, one.weight) for one in host.blkio_weight_device or ()),
+        blkio_read_bps=_throttles(host.blkio_device_read_bps),
+        blkio_write_bps=_throttles(host.blkio_device_write_bps),
+        blkio_read_iops=_throttles(host.blkio_device_read_iops),
+        blkio_write_iops=_throttles(host.blkio_device_write_iops),
         device_cgroup_rules=host.device_cgroup_rules or (),
     )
+
+
+def _throttles(devices: Sequence[ThrottleDevice] | None) -> tuple[DeviceLimit, ...]:
+    return tuple(_device_limit(device.path, device.rate) for device in devices or ())
+
+
+def _device_limit(path: str, value: int) -> DeviceLimit:
+    return DeviceLimit(*block_device(path), value)
 
 
 def tmpfs_options(options: str) -> tuple[str, ...]:
@@ -165,6 +154,9 @@ def _mounts(record: ContainerRecord, around: Surroundings) -> tuple[OciMount, ..
     mounts += [OciMount(path, "tmpfs", "tmpfs", tmpfs_options(options)) for path, options in tmpfs.items()]
     mounts.sort(key=lambda mount: (mount.destination.rstrip("/").count("/"), mount.destination))
     taken = {mount.destination for mount in mounts}
+    if around.shared_memory is not None and "/dev/shm" not in taken:
+        options = ("bind", "rprivate", "nosuid", "nodev", "noexec")
+        mounts.append(OciMount("/dev/shm", str(around.shared_memory), "bind", options))
     mounts += [
         OciMount(f"/etc/{name}", str(around.files / name))
         for name in ("resolv.conf", "hostname", "hosts")
@@ -173,19 +165,14 @@ def _mounts(record: ContainerRecord, around: Surroundings) -> tuple[OciMount, ..
     return tuple(mounts)
 
 
-def _namespace(kind: str, mode: str, pid_of: Callable[[str], int]) -> str:
+def _namespace(kind: str, mode: str, pid_of: Callable[[str, str], int]) -> str:
+    """A mode that was checked when the container was made, in the spec's terms."""
     if mode.startswith("container:"):
-        return f"/proc/{pid_of(mode.removeprefix('container:'))}/ns/{kind}"
-    if mode == "host":
-        return "host"
-    if mode in ("", "private", "shareable", "none"):
-        return "private"
-    raise InvalidParameter(f"invalid {kind.upper()} mode: {mode}")
+        return f"/proc/{pid_of(kind, mode.removeprefix('container:'))}/ns/{kind.lower()}"
+    return "host" if mode == "host" else "private"
 
 
 def _devices(host: HostConfig) -> tuple[DeviceNode, ...]:
-    if host.privileged:
-        return ()
     return tuple(
         node
         for device in host.devices or ()

@@ -99,6 +99,16 @@ class Staging:
             undo.pop_all()
         return tuple(staged)
 
+    def stage_mount(self, container_id: str, name: str, mount: int) -> Path:
+        """Attach a detached mount, a directory's, under a name of its own; give the path to bind. Raises System."""
+        path = self.folder(container_id) / name
+        try:
+            path.mkdir(parents=True, mode=0o700)
+            move_mount(mount, path)
+        except OSError as error:
+            raise System(f"prepare mounts: {error}") from error
+        return path
+
     def folder(self, container_id: str) -> Path:
         """Give the folder in which a container's mounts are made ready; whatever is in it goes with `unstage`."""
         return self._root / container_id

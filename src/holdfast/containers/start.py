@@ -17,16 +17,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from holdfast import faults, log
-from holdfast.containers import health
+from holdfast.containers import health, logconfig
 from holdfast.containers.container import Container
 from holdfast.containers.imagemounts import open_image
-from holdfast.containers.model import now
+from holdfast.containers.joins import Joins
+from holdfast.containers.logconfig import LogRules
+from holdfast.containers.model import ContainerRecord, now
 from holdfast.containers.networking import Networking
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.spec import Surroundings, spec_input
 from holdfast.containers.staging import open_bind, settle_propagation
 from holdfast.containers.targets import make_target
 from holdfast.errors import Conflict, EngineError, NotModified, Unavailable
+from holdfast.kernel.path import owned_fd
+from holdfast.runtime import logfiles
 from holdfast.runtime.messages import OTHER, StartFailed
 from holdfast.runtime.runtime import Task, TaskRequest
 from holdfast.runtime.spec import build_spec
@@ -52,6 +56,7 @@ class Starter:
         self._watch = watch
         self._on_started = on_started
         self._networking = Networking(rooms)
+        self._joins = Joins(rooms.registry)
 
     def start(self, container: Container) -> None:
         """Start a container; its lock is held.
@@ -95,6 +100,7 @@ class Starter:
 
     def _launch(self, container: Container) -> None:
         rooms, record = self._rooms, container.record
+        log_rules = logconfig.settle(record)
         rooms.watchers.wait(record.id)
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as fds:
             rootfs = rooms.rootfs.mount(record.id, record.layers, volatile=record.host_config.auto_remove)
@@ -108,23 +114,28 @@ class Starter:
                 make_target(rootfs, point.destination, directory=stat.S_ISDIR(opened.mode))
             network = self._networking.connect(record)
             undo.callback(self._networking.disconnect, record)
-            self._networking.write_files(record, network)
+            owner = self._joins.network_owner(container)
+            if owner is container:
+                self._networking.write_files(record, network)
+            else:
+                record = _with_names_of(owner.record, record)
             staged = rooms.staging.stage(record.id, sources)
             undo.callback(rooms.staging.unstage, record.id)
             fds.close()
             around = Surroundings(
                 rootfs,
                 staged,
-                rooms.files_of(record.id),
+                rooms.files_of(owner.id),
                 network.namespace,
                 rooms.cgroup_of(record),
                 find_init() if record.host_config.init else None,
+                self._stage_shared_memory(record),
             )
             facts = rooms.runtime.host_facts(privileged=record.host_config.privileged)
-            spec, warnings = build_spec(spec_input(record, around, self._pid_of), facts)
+            spec, warnings = build_spec(spec_input(record, around, self._joins.pid), facts)
             for warning in warnings:
                 logger.warning("limits of this engine", extra={"container": record.id, "what": warning})
-            task = rooms.runtime.create(self._request(container, spec))
+            task = rooms.runtime.create(self._request(container, spec, log_rules))
             undo.callback(rooms.runtime.delete, record.id)
             rooms.staging.unstage(record.id)
             faults.point("container-task-created")
@@ -157,8 +168,13 @@ class Starter:
             stopped_by_user=False,
         )
 
-    def _request(self, container: Container, spec: dict[str, object]) -> TaskRequest:
+    def _request(self, container: Container, spec: dict[str, object], log_rules: LogRules) -> TaskRequest:
         record = container.record
+        log_path = self._rooms.log_of(record.id) if log_rules.is_kept else None
+        rotation = log_rules.rotation
+        if log_path is not None:
+            with _logged("log not rotated", record.id):
+                logfiles.begin(log_path, rotation)
         return TaskRequest(
             id=record.id,
             name=record.name,
@@ -166,7 +182,8 @@ class Starter:
             terminal=record.config.tty,
             open_stdin=record.config.open_stdin,
             stdin_once=record.config.stdin_once,
-            log_path=self._rooms.log_of(record.id),
+            log_path=log_path,
+            log_size_bytes=rotation.monitor_bytes if rotation else None,
         )
 
     def _open_sources(
@@ -198,12 +215,13 @@ class Starter:
             with _logged("error while unmounting volume", container_id):
                 self._rooms.volumes.unmount(container_id, point)
 
-    def _pid_of(self, reference: str) -> int:
-        """Give the first process of a running container, for joining its namespaces."""
-        other = self._rooms.registry.get(reference)
-        if other.state.status != "running":
-            raise Conflict(f"cannot join namespace of a non running container: container {other.id} is not running")
-        return other.state.pid
+    def _stage_shared_memory(self, record: ContainerRecord) -> Path | None:
+        """Make /dev/shm of the container ready whose IPC is joined, if one is."""
+        mount = self._joins.shared_memory(record.host_config.ipc_mode)
+        if mount is None:
+            return None
+        with owned_fd(mount):
+            return self._rooms.staging.stage_mount(record.id, "shm", mount)
 
 
 def find_init() -> Path:
@@ -212,6 +230,13 @@ def find_init() -> Path:
         if path.exists():
             return path
     raise Unavailable("no init program for containers is installed", hint="apt install catatonit")
+
+
+def _with_names_of(owner: ContainerRecord, record: ContainerRecord) -> ContainerRecord:
+    """A container on another's network has its names, too. Source: moby, daemon, initializeNetworking."""
+    own, config = owner.config, record.config
+    named = dataclasses.replace(config, hostname=own.hostname, domainname=own.domainname)
+    return dataclasses.replace(record, config=named)
 
 
 @contextlib.contextmanager
