@@ -43,7 +43,12 @@ DEFAULT_DETACH_KEYS: Final = "ctrl-p,ctrl-q"
 
 def frame(stream: int, data: bytes) -> bytes:
     """Give `data` with the header of Docker's multiplexed format. Source: Docker Engine API, ContainerAttach."""
-    return bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
+    return frame_head(stream, len(data)) + data
+
+
+def frame_head(stream: int, length: int) -> bytes:
+    """Give the header of `frame` for data of that length."""
+    return bytes((stream, 0, 0, 0)) + length.to_bytes(4, "big")
 
 
 class Backlog:

@@ -10,6 +10,7 @@ import msgspec
 
 from holdfast.containers import model
 from holdfast.containers.exec import Exec, ExecConfig
+from holdfast.containers.logconfig import DEFAULT_DRIVER
 from holdfast.containers.networking import parse_port
 from holdfast.containers.status import describe
 from holdfast.volumes.mounts import MountPoint, MountSpec
@@ -149,7 +150,9 @@ def inspect(containers: Containers, container: Container, size: tuple[int, int] 
         resolv_conf_path=str(files / "resolv.conf") if state.started_at else "",
         hostname_path=str(files / "hostname") if state.started_at else "",
         hosts_path=str(files / "hosts") if state.started_at else "",
-        log_path=str(containers.log_of(container)) if state.started_at else "",
+        log_path=str(containers.log_of(container))
+        if state.started_at and record.host_config.log_config.type == DEFAULT_DRIVER
+        else "",
         name=f"/{record.name}",
         restart_count=state.restart_count,
         driver="overlay2",

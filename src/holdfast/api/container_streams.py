@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.api.attach import Pump, SocketPromise, frame, parse_detach_keys
+from holdfast.api.attach import Pump, SocketPromise, frame_head, parse_detach_keys
 from holdfast.api.events import parse_time
 from holdfast.api.request import ClientGone
 from holdfast.api.response import Response, StreamResponse
 from holdfast.api.status import plain_error
 from holdfast.api.worker import in_worker, stream_from_worker
-from holdfast.errors import EngineError, InvalidParameter
+from holdfast.errors import EngineError, InvalidParameter, Unsupported
 from holdfast.runtime.attach import STDERR, STDOUT
 from holdfast.runtime.logs import LogEntry, LogFollower, format_time, read_entries
 
@@ -38,6 +38,16 @@ class _Limits:
     tail: int | None
     since_ns: int
     until_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How log entries are shown; `details` stands before each line, None leaves it out."""
+
+    wanted: frozenset[str]
+    tty: bool = False
+    timestamps: bool = False
+    details: str | None = None
 
 
 async def container_attach(request: Request, engine: Engine) -> Response | None:
@@ -61,8 +71,9 @@ async def container_attach(request: Request, engine: Engine) -> Response | None:
     try:
         stream = await request.hijack(request.stream_content_type(tty=config.tty))
         try:
-            if wants_logs:
-                await _replay(stream, engine.containers.log_of(container), stdout=stdout, stderr=stderr, tty=config.tty)
+            if wants_logs and engine.containers.log_rules(container).is_kept:
+                wanted = frozenset(name for name, wish in (("stdout", stdout), ("stderr", stderr)) if wish)
+                await _replay(stream, engine.containers.log_of(container), _Look(wanted, config.tty))
             connection = await _first(promise.future, stream) if wants_stream else None
             if connection is not None:
                 promise.taken = True
@@ -109,11 +120,9 @@ async def _first(
     return future.result()
 
 
-async def _replay(stream: HijackedStream, path: Path, *, stdout: bool, stderr: bool, tty: bool) -> None:
-    wanted = {name for name, wish in (("stdout", stdout), ("stderr", stderr)) if wish}
-
+async def _replay(stream: HijackedStream, path: Path, look: _Look) -> None:
     def work(emit: Callable[[bytes], None]) -> None:
-        for piece in _pieces(read_entries(path), wanted, tty=tty, timestamps=False):
+        for piece in _pieces(read_entries(path), look):
             emit(piece)
 
     async for piece in stream_from_worker(work):
@@ -123,33 +132,34 @@ async def _replay(stream: HijackedStream, path: Path, *, stdout: bool, stderr: b
 async def container_logs(request: Request, engine: Engine) -> StreamResponse:
     """GET /containers/{id}/logs → 200, what it wrote and, with `follow`, what it writes. Operation ContainerLogs."""
     query = request.query
-    wanted = {name for name in ("stdout", "stderr") if query.flag(name)}
+    wanted = frozenset(name for name in ("stdout", "stderr") if query.flag(name))
     if not wanted:
         raise InvalidParameter("Bad parameters: you must choose at least one stream")
     container = engine.containers.get(request.params["id"])
+    rules = engine.containers.log_rules(container)
+    if not rules.is_kept:
+        raise Unsupported("configured logging driver does not support reading")
     tty = container.record.config.tty
     limits = _Limits(
         _tail(query.get("tail")), parse_time(query.get("since")) or 0, parse_time(query.get("until")) or 0
     )
     path = engine.containers.log_of(container)
-    timestamps = query.flag("timestamps")
+    look = _Look(wanted, tty, query.flag("timestamps"), rules.details if query.flag("details") else None)
     items: AsyncIterator[bytes]
     if query.flag("follow") and container.state.task is not None:
-        items = _follow(container, path, limits, wanted, tty=tty, timestamps=timestamps)
+        items = _follow(container, path, limits, look)
     else:
 
         def work(emit: Callable[[bytes], None]) -> None:
             entries = read_entries(path, tail=limits.tail, since_ns=limits.since_ns, until_ns=limits.until_ns)
-            for piece in _pieces(entries, wanted, tty=tty, timestamps=timestamps):
+            for piece in _pieces(entries, look):
                 emit(piece)
 
         items = stream_from_worker(work)
     return StreamResponse(200, {"Content-Type": request.stream_content_type(tty=tty)}, items)
 
 
-async def _follow(
-    container: Container, path: Path, limits: _Limits, wanted: set[str], *, tty: bool, timestamps: bool
-) -> AsyncIterator[bytes]:
+async def _follow(container: Container, path: Path, limits: _Limits, look: _Look) -> AsyncIterator[bytes]:
     """Give the log and what is added to it until the container ends or `until` has passed."""
     loop = asyncio.get_running_loop()
     news = asyncio.Event()
@@ -172,17 +182,22 @@ async def _follow(
     if container.state.task is None:
         ended = True
     loop.add_reader(follower.fileno(), news.set)
+
+    def read() -> tuple[bool, list[bytes]]:
+        entries = follower.read()
+        return bool(entries), list(_pieces(entries, look))
+
     try:
         while True:
             last = ended
             news.clear()
-            entries = await in_worker(follower.read)
-            for piece in _pieces(entries, wanted, tty=tty, timestamps=timestamps):
+            found, pieces = await in_worker(read)
+            for piece in pieces:
                 yield piece
-            if entries:
+            if found:
                 continue
             if last:
-                for piece in _pieces(follower.rest(), wanted, tty=tty, timestamps=timestamps):
+                for piece in _pieces(follower.rest(), look):
                     yield piece
                 return
             left_s = until_ns / 1e9 - time.time() if until_ns else None
@@ -196,16 +211,25 @@ async def _follow(
         follower.close()
 
 
-def _pieces(entries: Iterable[LogEntry], wanted: set[str], *, tty: bool, timestamps: bool) -> Iterable[bytes]:
+def _pieces(entries: Iterable[LogEntry], look: _Look) -> Iterator[bytes]:
     """Encode log entries, several at a time."""
     pieces: list[bytes] = []
+    heads: dict[tuple[str, int], bytes] = {}
     size = 0
-    for entry in entries:
-        if entry.stream not in wanted:
+    before, plain = (look.details + " ").encode() if look.details is not None else b"", not look.timestamps
+    for stream, time_ns, data in entries:
+        if stream not in look.wanted:
             continue
-        data = format_time(entry.time_ns).encode() + b" " + entry.data if timestamps else entry.data
-        pieces.append(data if tty else frame(_NUMBERS[entry.stream], data))
-        size += len(data)
+        if before or not plain:
+            data = b"".join((b"" if plain else format_time(time_ns).encode() + b" ", before, data))
+        length = len(data)
+        if not look.tty:
+            head = heads.get((stream, length))
+            if head is None:
+                head = heads[stream, length] = frame_head(_NUMBERS[stream], length)
+            pieces.append(head)
+        pieces.append(data)
+        size += length
         if size >= _PIECE_BYTES:
             yield b"".join(pieces)
             pieces, size = [], 0

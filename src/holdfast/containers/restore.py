@@ -23,7 +23,6 @@ from holdfast.containers.container import Container
 from holdfast.containers.exits import Exits
 from holdfast.containers.folders import Folders
 from holdfast.containers.health import at_end
-from holdfast.containers.healthmonitor import HealthMonitor
 from holdfast.containers.model import decode_row, now
 from holdfast.containers.remove import Remover
 from holdfast.containers.rooms import Rooms
@@ -51,15 +50,16 @@ class Restorer:
 
     def __init__(
         self, rooms: Rooms, watcher: ExitWatcher, starter: Starter, exits: Exits, remover: Remover, lane: Executor,
-        health: HealthMonitor,
+        take_over: Callable[[Container], None],
     ) -> None:
+        """`take_over` is told of every container that runs."""
         self._rooms = rooms
         self._watcher = watcher
         self._starter = starter
         self._exits = exits
         self._remover = remover
         self._lane = lane
-        self._health = health
+        self._take_over = take_over
         self._folders = Folders(rooms)
 
     def restore(self) -> None:
@@ -86,7 +86,7 @@ class Restorer:
             task = containers[container_id].state.task
             if task is not None:
                 self._watcher.watch(container_id, task)
-                self._health.take_over(containers[container_id])
+                self._take_over(containers[container_id])
         settling = [self._lane.submit(self._exits.settle, container.id, info) for container, info in ended]
         wait(settling, timeout=SETTLING_S)
 
@@ -195,7 +195,6 @@ class Restorer:
         self._rooms.registry.note(
             container, status="exited", exit_code=found.exit_code, finished_at=found.finished_at
         )
-        self._health.recall(container)
         ended.append((container, found))
 
     def _clear_leftovers(self, containers: dict[str, Container], live: dict[str, Path], ended: set[str]) -> None:

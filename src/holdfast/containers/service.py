@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast import log
-from holdfast.containers import listing, names, policy
+from holdfast.containers import listing, logconfig, names, policy
 from holdfast.containers.archive import Archives
+from holdfast.containers.commit import Committer, CommitRequest
 from holdfast.containers.container import CONDITIONS, Condition, Container, OnExit, OnSocket, Registry
 from holdfast.containers.create import Creator
 from holdfast.containers.exec import Execs
 from holdfast.containers.exits import Exits
 from holdfast.containers.healthmonitor import HealthMonitor
+from holdfast.containers.logconfig import LogRules
+from holdfast.containers.logrotation import LogRotator
 from holdfast.containers.model import CreateRequest, RestartPolicy, encode_document
 from holdfast.containers.remove import Remover
 from holdfast.containers.restore import Restorer
@@ -91,7 +94,8 @@ class Containers:
         self.execs = Execs(self._rooms, self._settling)
         self._creator = Creator(self._rooms)
         self._health = HealthMonitor(self._rooms, self.execs)
-        self._starter = Starter(self._rooms, self._watch, self._health.begin)
+        self._logs = LogRotator(self._rooms)
+        self._starter = Starter(self._rooms, self._watch, self._on_started)
         self._remover = Remover(self._rooms, self._settling)
         self._exits = Exits(
             self._rooms,
@@ -103,15 +107,17 @@ class Containers:
             on_ended=self._on_ended,
         )
         self._stopper = Stopper(self._rooms, self._exits, self._health)
+        self._committer = Committer(self._rooms, self._stopper)
         self._watcher = ExitWatcher(config.run_root, self._exits.on_exit)
         self._restorer = Restorer(
-            self._rooms, self._watcher, self._starter, self._exits, self._remover, self._starting, self._health
+            self._rooms, self._watcher, self._starter, self._exits, self._remover, self._starting, self._take_over
         )
         images.in_use_by = self._users_of
 
     def restore(self) -> None:
         """Restore volumes, network and containers after a start of the engine. Raises Unavailable, System."""
         self._restorer.restore()
+        self._committer.restore()
 
     def apply_restart_policies(self) -> None:
         """Start, in the background, what is to run with the engine."""
@@ -122,6 +128,7 @@ class Containers:
         self.stats.close()
         self._exits.close()
         self._health.close()
+        self._logs.close()
         self._watcher.stop()
         self.execs.shut_down()
         self._starting.shutdown(wait=True, cancel_futures=True)
@@ -149,6 +156,13 @@ class Containers:
         """Give a container's place in its network, while it runs."""
         return self._rooms.network.endpoint(container.id)
 
+    def network_namespace(self, reference: str) -> str:
+        """Give the path of a running container's network namespace. Raises NotFound, Conflict if it does not run."""
+        found = self.get(reference)
+        if found.state.status != "running":
+            raise Conflict(f"cannot join network of a non running container: {found.id}")
+        return f"/proc/{found.state.pid}/ns/net"
+
     def files_of(self, container: Container) -> Path:
         """Give the folder of a container's log and managed files."""
         return self._rooms.files_of(container.id)
@@ -156,6 +170,10 @@ class Containers:
     def log_of(self, container: Container) -> Path:
         """Give the path of a container's log."""
         return self._rooms.log_of(container.id)
+
+    def log_rules(self, container: Container) -> LogRules:
+        """Give what becomes of a container's output."""
+        return logconfig.rules_of(container.record)
 
     @property
     def runtime_name(self) -> str:
@@ -287,6 +305,10 @@ class Containers:
             container.record = record
         self._rooms.tell(container, "update")
 
+    def commit(self, request: CommitRequest) -> str:
+        """Make an image of a container; see `Committer.commit`."""
+        return self._committer.commit(request)
+
     def prune(self, filters: listing.Filters, before: float | None = None) -> Pruned:
         """Remove every container that does not run and passes the filters; `before` is seconds since the epoch."""
         removed, reclaimed = [], 0
@@ -347,8 +369,18 @@ class Containers:
     def _watch(self, container_id: str, task: Task) -> None:
         self._watcher.watch(container_id, task)
 
+    def _on_started(self, container: Container) -> None:
+        self._logs.begin(container)
+        self._health.begin(container)
+
+    def _take_over(self, container: Container) -> None:
+        self._logs.begin(container)
+        self._health.take_over(container)
+
     def _on_ended(self, container: Container) -> None:
+        self._health.recall(container)
         self._health.end(container, kill=False)
+        self._logs.end(container)
         self.execs.forget(container)
 
     def _users_of(self, image_id: str) -> list[tuple[str, bool]]:

@@ -45,15 +45,20 @@ class Streams:
 
 def command(
     conmon: Path, *, container_id: str, unique_id: str, name: str, bundle: Path, exit_dir: Path, runtime: Path,
-    runtime_root: Path, log_path: Path | None, streams: Streams,
+    runtime_root: Path, log_path: Path | None, streams: Streams, log_size_bytes: int | None = None,
 ) -> list[str]:
-    """The arguments that create and exec have in common. Pure."""
+    """The arguments that create and exec have in common. Pure.
+
+    At `log_size_bytes` conmon begins a new log file in the place of the old one.
+    """
     words: list[str | Path] = [
         conmon, "--api-version", "1", "-c", container_id, "-u", unique_id, "-n", name, "-r", runtime, "-b", bundle,
         "-p", bundle / "pid", "-P", bundle / "conmon.pid", "--exit-dir", exit_dir, "--persist-dir", bundle,
         "--full-attach", "-l", f"k8s-file:{log_path}" if log_path else "none", "--log-level", "warning",
         "--no-sync-log", "--runtime-arg", "--root", "--runtime-arg", runtime_root,
     ]
+    if log_path and log_size_bytes:
+        words += ["--log-size-max", str(log_size_bytes)]
     if streams.terminal:
         words.append("-t")
     if streams.stdin:

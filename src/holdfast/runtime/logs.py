@@ -7,7 +7,7 @@ A `P` record goes on in the stream's next record; an `F` record ends with a newl
 program that ends without one leaves a last `P` record. Pieces are joined here, up to a limit, so that a program that
 never writes a newline cannot fill the engine's memory.
 
-A log may have been rotated: `ctr.log` is the newest, `ctr.log.1` the one before, and so on.
+A log may have been rotated: see `logfiles`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import calendar
 import contextlib
 import io
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from holdfast.kernel.inotify import (
     IN_CREATE,
@@ -31,6 +32,7 @@ from holdfast.kernel.inotify import (
     IN_MOVED_TO,
     Inotify,
 )
+from holdfast.runtime.logfiles import LogFile, open_all
 
 Stream = Literal["stdout", "stderr"]
 
@@ -42,8 +44,11 @@ _READ_BYTES: Final = 256 << 10
 _NANOSECONDS: Final = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
+_RECORD: Final = re.compile(rb"^(\S+) (stdout|stderr) ([FP])[^ \n]* (.*\n)", re.MULTILINE)
+_NAMES: Final[dict[bytes, Stream]] = {b"stdout": "stdout", b"stderr": "stderr"}
+
+
+class LogEntry(NamedTuple):
     """A line of output with its newline, or the rest of output that had none. `time_ns` is since the epoch."""
 
     stream: Stream
@@ -69,9 +74,12 @@ def read_entries(
     `tail` limits to that many entries at the end, both streams counted together and before the times are looked at,
     as Docker does. `since_ns` is inclusive, `until_ns` is too, 0 is no limit. A log that is not there is empty.
     """
+    opened = open_all(path)
     with contextlib.ExitStack() as files:
-        opened = _open_all(path, files)
-        yield from _within(_entries(opened, tail), since_ns, until_ns)
+        for file in opened:
+            files.callback(file.close)
+        for entries in _entries(opened, tail):
+            yield from _within(entries, since_ns, until_ns)
 
 
 def format_time(time_ns: int) -> str:
@@ -116,22 +124,34 @@ class Joiner:
         self._sizes: dict[Stream, int] = {"stdout": 0, "stderr": 0}
         self._since: dict[Stream, int] = {}
 
-    def feed(self, line: bytes) -> LogEntry | None:
-        """Take one line of the file; gives an entry when it completes one. A damaged line is skipped."""
-        try:
-            record = parse_record(line)
-        except ValueError:
-            return None
-        pieces = self._pieces[record.stream]
+    def feed(self, lines: bytes) -> list[LogEntry]:
+        """Take whole lines of the file; gives the entries that they complete. Damaged lines are skipped."""
+        entries: list[LogEntry] = []
+        stamp, time_ns = b"", 0
+        pieces = self._pieces
+        for written_at, name, tag, data in _RECORD.findall(lines):
+            if written_at != stamp:             # conmon writes many lines at one time
+                try:
+                    stamp, time_ns = written_at, parse_time(written_at)
+                except ValueError:
+                    stamp = b""
+                    continue
+            stream = _NAMES[name]
+            if tag == b"F" and not pieces[stream]:
+                entries.append(LogEntry(stream, time_ns, data))
+            elif entry := self._join(stream, time_ns, data, partial=tag == b"P"):
+                entries.append(entry)
+        return entries
+
+    def _join(self, stream: Stream, time_ns: int, data: bytes, *, partial: bool) -> LogEntry | None:
+        pieces = self._pieces[stream]
         if not pieces:
-            if not record.partial:
-                return LogEntry(record.stream, record.time_ns, record.data)
-            self._since[record.stream] = record.time_ns
-        pieces.append(record.data)
-        self._sizes[record.stream] += len(record.data)
-        if record.partial and self._sizes[record.stream] < JOIN_LIMIT_BYTES:
+            self._since[stream] = time_ns
+        pieces.append(data[:-1] if partial else data)
+        self._sizes[stream] += len(pieces[-1])
+        if partial and self._sizes[stream] < JOIN_LIMIT_BYTES:
             return None
-        return self._take(record.stream)
+        return self._take(stream)
 
     def rest(self) -> list[LogEntry]:
         """What is incomplete at the end of the log, oldest first."""
@@ -160,8 +180,7 @@ class LogFollower:
         self._buffer = b""
         self._inotify = Inotify()
         self._inotify.add_watch(path.parent, IN_MODIFY | IN_CREATE | IN_DELETE | IN_MOVED_TO | IN_MOVED_FROM)
-        self._files = contextlib.ExitStack()
-        self._queue: deque[io.BufferedReader] = deque(_open_all(path, self._files))
+        self._queue: deque[LogFile] = deque(open_all(path))
         self._skip = 0
         if tail is not None:
             self._skip = _skip_to_tail(self._queue, tail)
@@ -180,32 +199,38 @@ class LogFollower:
 
     def rest(self) -> list[LogEntry]:
         """Output without a newline at the very end. Only once nothing more is written."""
-        return list(_within(self._joiner.rest()[self._skip:], self._since_ns, self._until_ns))
+        return _within(self._joiner.rest()[self._skip:], self._since_ns, self._until_ns)
 
     def close(self) -> None:
         """Close everything. Harmless to repeat."""
-        self._files.close()
+        for file in self._queue:
+            file.close()
+        self._queue.clear()
         self._inotify.close()
 
     def _read_once(self) -> tuple[list[LogEntry], bool]:
         if not self._queue:
-            self._queue.extend(_open_all(self._path, self._files))
+            self._queue.extend(open_all(self._path))
         if not self._queue:
             return [], False
-        piece = self._queue[0].read(_READ_BYTES)
+        piece = self._queue[0].reader.read(_READ_BYTES)
         if not piece:
             return [], self._next_file()
-        *lines, self._buffer = (self._buffer + piece).split(b"\n")
-        entries = [entry for entry in map(self._joiner.feed, lines) if entry is not None]
+        lines, newline, rest = piece.rpartition(b"\n")
+        if not newline:
+            self._buffer += rest
+            return [], True
+        entries = self._joiner.feed(self._buffer + lines + newline)
+        self._buffer = rest
         if self._skip:
             skipped = min(self._skip, len(entries))
             self._skip -= skipped
             entries = entries[skipped:]
-        return list(_within(entries, self._since_ns, self._until_ns)), True
+        return _within(entries, self._since_ns, self._until_ns), True
 
     def _next_file(self) -> bool:
         """Go on to a newer file if there is one and this one has been read to its end for good."""
-        current = self._queue[0]
+        current = self._queue[0].reader
         if len(self._queue) == 1:
             with contextlib.suppress(FileNotFoundError):
                 newest = os.stat(self._path)
@@ -225,51 +250,48 @@ class LogFollower:
         self._buffer = b""
         return True
 
-    def _newer_than(self, mine: os.stat_result) -> list[io.BufferedReader]:
+    def _newer_than(self, mine: os.stat_result) -> list[LogFile]:
         """Open the files that were begun after the one with this identity, oldest first."""
-        opened = _open_all(self._path, self._files)
-        place = next((place for place, file in enumerate(opened) if os.path.samestat(os.fstat(file.fileno()), mine)),
-                     len(opened) - 2)
+        opened = open_all(self._path)
+        place = next((place for place, file in enumerate(opened) if file.is_same(mine)), len(opened) - 2)
         for file in opened[:place + 1]:
             file.close()
         return opened[place + 1:]
 
 
-def _open_all(path: Path, files: contextlib.ExitStack) -> list[io.BufferedReader]:
-    """The log and the rotated ones before it, oldest first; those that exist."""
-    found: list[io.BufferedReader] = []
-    number = 0
-    while True:
-        try:
-            found.append(files.enter_context((path if not number else Path(f"{path}.{number}")).open("rb")))
-        except FileNotFoundError:
-            if number:
-                return found[::-1]
-        number += 1
+def _within(entries: list[LogEntry], since_ns: int, until_ns: int) -> list[LogEntry]:
+    if not since_ns and not until_ns:
+        return entries
+    return [entry for entry in entries if entry.time_ns >= since_ns and (not until_ns or entry.time_ns <= until_ns)]
 
 
-def _within(entries: Iterator[LogEntry] | list[LogEntry], since_ns: int, until_ns: int) -> Iterator[LogEntry]:
-    for entry in entries:
-        if entry.time_ns >= since_ns and (not until_ns or entry.time_ns <= until_ns):
-            yield entry
-
-
-def _entries(files: list[io.BufferedReader], tail: int | None) -> Iterator[LogEntry]:
+def _entries(files: list[LogFile], tail: int | None) -> Iterator[list[LogEntry]]:
     if tail is not None and tail <= 0:
         return
-    pending: deque[io.BufferedReader] = deque(files)
+    pending = deque(files)
     skip = 0 if tail is None else _skip_to_tail(pending, tail)
     joiner = Joiner()
     for file in pending:
-        for line in file:
-            entry = joiner.feed(line.removesuffix(b"\n"))
-            if entry is None:
-                continue
-            if skip:
-                skip -= 1
-            else:
-                yield entry
-    yield from joiner.rest()[skip:]
+        for lines in _blocks(file.reader):
+            entries = joiner.feed(lines)
+            yield entries[skip:] if skip else entries
+            skip -= min(skip, len(entries))
+        file.close()
+    yield joiner.rest()[skip:]
+
+
+def _blocks(file: io.BufferedReader) -> Iterator[bytes]:
+    """Whole lines, many at a time; a last one without its end gets it."""
+    rest = b""
+    while piece := file.read(_READ_BYTES):
+        lines, newline, more = piece.rpartition(b"\n")
+        if newline:
+            yield rest + lines + newline
+            rest = more
+        else:
+            rest += more
+    if rest:
+        yield rest + b"\n"
 
 
 class _TailSearch:
@@ -310,14 +332,14 @@ class _TailSearch:
         return False
 
 
-def _skip_to_tail(files: deque[io.BufferedReader], tail: int) -> int:
+def _skip_to_tail(files: deque[LogFile], tail: int) -> int:
     """Position `files` so that the last `tail` entries follow; older files are taken out.
 
     Returns how many entries must still be skipped from there.
     """
     search = _TailSearch(tail)
     for place in range(len(files) - 1, -1, -1):
-        file = files[place]
+        file = files[place].reader
         for start, line in _lines_backwards(file):
             try:
                 record = parse_record(line)
@@ -326,7 +348,7 @@ def _skip_to_tail(files: deque[io.BufferedReader], tail: int) -> int:
             if tail <= 0 or search.reaches(record):
                 file.seek(start + len(line) + 1)
                 for _ in range(place):
-                    files.popleft()
+                    files.popleft().close()
                 return search.surplus
         file.seek(0)
     return search.surplus

@@ -47,12 +47,13 @@ _CONMON_END_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
-    """What `create` needs; `spec` comes from `build_spec`. `log_path`'s directory exists."""
+    """What `create` needs; `spec` comes from `build_spec`. `log_path`'s directory exists; None keeps no log."""
 
     id: str
     name: str
     spec: Mapping[str, object]
-    log_path: Path
+    log_path: Path | None
+    log_size_bytes: int | None = None
     terminal: bool = False
     open_stdin: bool = False
     stdin_once: bool = False
@@ -170,6 +171,7 @@ class Runtime:
                 chosen.conmon, container_id=request.id, unique_id=request.id, name=request.name, bundle=bundle,
                 exit_dir=self._places.exits, runtime=chosen.path,
                 runtime_root=self._places.runtime_root(chosen.name), log_path=request.log_path,
+                log_size_bytes=request.log_size_bytes,
                 # A terminal outlives whoever detaches from it.
                 streams=conmon.Streams(request.terminal, request.open_stdin,
                                        request.open_stdin and (request.terminal or not request.stdin_once)),

@@ -64,20 +64,19 @@ def test_records() -> None:
 
 def test_join_and_interleave() -> None:
     joiner = Joiner()
-    assert joiner.feed(record(1, "stdout", "P", "ab").encode()[:-1]) is None
-    assert joiner.feed(record(2, "stderr", "F", "err").encode()[:-1]) == LogEntry("stderr", 2 * SECOND + 2, b"err\n")
-    assert joiner.feed(b"rubbish") is None
-    assert joiner.feed(record(3, "stdout", "F", "cd").encode()[:-1]) == LogEntry("stdout", SECOND + 1, b"abcd\n")
+    assert joiner.feed(record(1, "stdout", "P", "ab").encode()) == []
+    assert joiner.feed(
+        (record(2, "stderr", "F", "err") + "rubbish\n" + record(3, "stdout", "F", "cd")).encode()
+    ) == [LogEntry("stderr", 2 * SECOND + 2, b"err\n"), LogEntry("stdout", SECOND + 1, b"abcd\n")]
     assert joiner.rest() == []
-    joiner.feed(record(4, "stderr", "P", "x").encode()[:-1])
-    joiner.feed(record(5, "stdout", "P", "y").encode()[:-1])
+    assert joiner.feed((record(4, "stderr", "P", "x") + record(5, "stdout", "P", "y")).encode()) == []
     assert [entry.data for entry in joiner.rest()] == [b"x", b"y"]
 
 
 def test_a_line_without_end_does_not_fill_the_memory() -> None:
     joiner = Joiner()
-    line = record(1, "stdout", "P", "x" * 8192).encode()[:-1]
-    entries = [entry for entry in (joiner.feed(line) for _ in range(300)) if entry]
+    line = record(1, "stdout", "P", "x" * 8192).encode()
+    entries = [entry for _ in range(300) for entry in joiner.feed(line)]
     assert [len(entry.data) for entry in entries] == [JOIN_LIMIT_BYTES, JOIN_LIMIT_BYTES]
 
 
