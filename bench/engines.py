@@ -128,8 +128,12 @@ def descendants(pid: int, *, without: Sequence[str] = ()) -> list[int]:
 class Holdfast:
     """The engine of this folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.engine = Engine(folder, environment={"HOLDFAST_LOG_LEVEL": "info"})
+    def __init__(self, folder: Path, run: Path) -> None:
+        source = str(PROJECT / "src")
+        self.engine = Engine(folder, environment={"HOLDFAST_LOG_LEVEL": "info", "PYTHONPATH": source})
+        self.engine.run_root = run / "holdfast"
+        self.engine.run_root.mkdir()
+        self.engine.socket_path = self.engine.run_root / "holdfast.sock"
 
     def start(self) -> None:
         """Start; returns when it answers."""
@@ -261,7 +265,7 @@ def peers(folder: Path, names: Sequence[str], size_gb: int = 24) -> Iterator[tup
         for name in names:
             process: Holdfast | Dockerd
             if name == "holdfast":
-                process = Holdfast(state / name)
+                process = Holdfast(state / name, run)
                 socket_path = process.engine.socket_path
             else:
                 process = Dockerd(state / name, run)
