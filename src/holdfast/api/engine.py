@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from holdfast.builder.service import Builds
     from holdfast.config import Config
     from holdfast.containers.service import Containers
     from holdfast.events import EventBus
@@ -28,3 +29,4 @@ class Engine:
     containers: Containers
     runtime: Runtime
     network: Network
+    builds: Builds

@@ -19,9 +19,10 @@ from holdfast.api.filters import decode_filters
 from holdfast.api.response import API_VERSION, MIN_API_VERSION, Response, json_response, text_response
 from holdfast.api.router import Router
 from holdfast.api.worker import in_worker
-from holdfast.errors import InvalidParameter, Unsupported
+from holdfast.errors import InvalidParameter
 from holdfast.kernel import identity
 from holdfast.kernel.mountinfo import read_mountinfo
+from holdfast.wire.build import encode_cache
 from holdfast.wire.images import encode_summary
 from holdfast.wire.system import (
     Counts,
@@ -101,24 +102,6 @@ async def disk_usage(request: Request, engine: Engine) -> Response:
     return json_response(200, await in_worker(_disk_usage, engine, wanted, request.api_version))
 
 
-@routes.add_immediate("POST", "/build/prune", since=(1, 31))
-def build_prune(_request: Request, _engine: Engine) -> Response:
-    """POST /build/prune → 200: there is no build cache; `docker system prune` asks all the same. BuildPrune."""
-    return json_response(200, {"CachesDeleted": None, "SpaceReclaimed": 0})
-
-
-@routes.add("POST", "/session", since=(1, 31))
-async def session(_request: Request, _engine: Engine) -> Response:
-    """POST /session → 501: BuildKit's. Operation Session."""
-    raise Unsupported("this engine has no BuildKit; build with DOCKER_BUILDKIT=0")
-
-
-@routes.add("POST", "/grpc", since=(1, 39))
-async def grpc(_request: Request, _engine: Engine) -> Response:
-    """POST /grpc → 501: BuildKit's."""
-    raise Unsupported("this engine has no BuildKit; build with DOCKER_BUILDKIT=0")
-
-
 def _disk_usage(engine: Engine, asked: frozenset[str], api_version: tuple[int, int]) -> dict[str, Any]:
     images = containers = volumes = None
     if "image" in asked:
@@ -132,7 +115,7 @@ def _disk_usage(engine: Engine, asked: frozenset[str], api_version: tuple[int, i
         layers_size_bytes=0 if images is None else engine.images.layers_size(),
         containers=containers,
         volumes=volumes,
-        build_cache="build-cache" in asked,
+        build_cache=encode_cache(engine.builds.usage()) if "build-cache" in asked else None,
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from holdfast import __version__, log
 from holdfast.api import archive as api_archive
+from holdfast.api import build as api_build
 from holdfast.api import checks as api_checks
 from holdfast.api import containers as api_containers
 from holdfast.api import exec as api_exec
@@ -28,6 +29,7 @@ from holdfast.api.router import Router
 from holdfast.api.server import serve, tcp_sockets, unix_socket
 from holdfast.api.tls import server_context
 from holdfast.api.worker import finish_work
+from holdfast.builder.service import Builds
 from holdfast.config import Config
 from holdfast.containers.service import Containers
 from holdfast.daemon import roots, systemd
@@ -74,7 +76,7 @@ def router() -> Router:
     """Give every route of the API."""
     everything = Router()
     for part in (api_system, api_volumes, api_trash, api_checks, api_containers, api_archive, api_stats, api_exec,
-                 api_images, api_networks):  # fmt: skip
+                 api_images, api_build, api_networks):  # fmt: skip
         everything.include(part.routes)
     return everything
 
@@ -104,7 +106,10 @@ def _open(config: Config, closing: contextlib.ExitStack) -> Engine:
     images.restore()
     containers.restore()
     leaving.restored = containers
-    return Engine(config, store, events, volumes, images, containers, runtime, network)
+    builds = Builds(config, store, images, network, runtime)
+    builds.namespace_of = containers.network_namespace
+    builds.restore()
+    return Engine(config, store, events, volumes, images, containers, runtime, network, builds)
 
 
 def _listen(config: Config, activated: list[socket.socket]) -> tuple[list[socket.socket], ssl.SSLContext | None]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from holdfast import log
 from holdfast.errors import InvalidParameter, NotFound, System
 from holdfast.events import EventBus
+from holdfast.images import directory as image_directory
 from holdfast.images import history, importing, loading, pulling, pushing, reference, removal, saving
 from holdfast.images.files import ImageFiles
 from holdfast.images.filters import ImageFilters, parse_list_filters, parse_prune_filters
@@ -294,6 +295,32 @@ class Images:
                 digest = pushing.push(self._files, self._table, image, each, credentials or Credentials(), progress)
             logger.info("image pushed", extra={"image": image.id, "reference": str(each), "digest": digest})
             self._events.publish("image", "push", each.familiar, {**(image.labels or {}), "name": each.familiar_name})
+
+    # -- for a builder, which has a store of its own -----------------------------------------------------------------
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """A directory on the file system of the images, for the length of the block. Raises OSError."""
+        with self._files.workspace() as path:
+            yield path
+
+    def lay_out(self, image: Image, directory: Path) -> None:
+        """Lay an image out as `dir:` in a new directory of a workspace. Raises NotFound if it is gone, System."""
+        record = self._table.get(image.id)
+        if record is None:
+            raise NotFound(f"No such image: {image.id}")
+        with _failing_as("lay out image"):
+            image_directory.lay_out(self._files, self._table, record, self._table.layers_of(image.id), directory)
+
+    def take_in(self, directory: Path, tags: Sequence[str], workspace: Path) -> str:
+        """Add the image that was laid out in a directory of `workspace`, and name it; gives its id.
+
+        Raises InvalidParameter, System.
+        """
+        names = [_tag_reference(tag, "") for tag in tags]
+        with _failing_as("add image"):
+            image_id, _ = image_directory.take_in(self._intake, directory, names, workspace)
+        return image_id
 
     # -- inner ---------------------------------------------------------------------------------------------------------
 

@@ -133,8 +133,10 @@ def start_decompressor(compression: str, directory: Path) -> subprocess.Popen[by
         return in_private_root(directory, lambda: _start(argv, stdin=pipe, stdout=pipe, stderr=errors))
 
 
-def unpack(blob: Path, destination: Path, *, known_diff_id: str | None = None) -> Unpacked:
-    """Unpack a layer's tar into the empty directory `destination`.
+def unpack(
+    blob: Path, destination: Path, *, known_diff_id: str | None = None, whiteouts: bool = True
+) -> Unpacked:
+    """Unpack a layer's tar into the empty directory `destination`; without `whiteouts` any other tar.
 
     `known_diff_id` is the digest of the blob itself where the caller has computed it: an uncompressed tar is then not
     read twice. Needs root. Raises InvalidParameter for a damaged or malicious layer (wrong entries, an attempt to get
@@ -179,7 +181,8 @@ def unpack(blob: Path, destination: Path, *, known_diff_id: str | None = None) -
         faults.point("image-layer-extracted")
         names.seek(0)
         with owned_fd(os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
-            apply_whiteouts(root, whiteouts_in(names))
+            if whiteouts:
+                apply_whiteouts(root, whiteouts_in(names))
             return Unpacked(diff_id, tree_size_bytes(root))
 
 

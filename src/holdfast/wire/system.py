@@ -221,7 +221,7 @@ def encode_disk_usage(
     layers_size_bytes: int,
     containers: Sequence[object] | None,
     volumes: Sequence[object] | None,
-    build_cache: bool,
+    build_cache: Sequence[object] | None,
 ) -> dict[str, Any]:
     """Give a SystemDataUsage; what was not asked for is null."""
     return {
@@ -229,5 +229,5 @@ def encode_disk_usage(
         "Images": images,
         "Containers": containers,
         "Volumes": volumes,
-        "BuildCache": [] if build_cache else None,
+        "BuildCache": build_cache,
     }

@@ -18,7 +18,7 @@ from holdfast.api.request import Request
 from holdfast.api.response import StreamResponse
 from holdfast.api.router import Match
 from holdfast.config import Config
-from holdfast.errors import EngineError, InvalidParameter, Unsupported
+from holdfast.errors import InvalidParameter
 from holdfast.events import EventBus
 
 PRINTED_BY_DOCKER_INFO = """
@@ -44,6 +44,7 @@ def engine(tmp_path: Path) -> Engine:
             events=EventBus(),
             images=SimpleNamespace(count=lambda: 3, disk_usage=list, layers_size=lambda: 7),
             containers=SimpleNamespace(all=lambda: [_with_status(status) for status in statuses]),
+            builds=SimpleNamespace(usage=list),
             volumes=SimpleNamespace(disk_usage=list, driver_names=["local", "other"]),
             runtime=SimpleNamespace(
                 facts=SimpleNamespace(name="crun", version="1.8.1", path=Path("/usr/bin/crun")), host_facts=lambda: host
@@ -131,17 +132,6 @@ def test_events(tmp_path: Path) -> None:
     assert [event["Actor"]["ID"] for event in events] == ["data"]
     with pytest.raises(InvalidParameter, match=r"^`since` time \(5\) cannot be after `until` time \(2\)$"):
         ask(full, "GET", "/events?since=5&until=2")
-
-
-def test_there_is_no_build_cache_to_prune(tmp_path: Path) -> None:
-    assert ask(engine(tmp_path), "POST", "/build/prune") == {"CachesDeleted": None, "SpaceReclaimed": 0}
-
-
-def test_what_belongs_to_buildkit_says_so(tmp_path: Path) -> None:
-    for path in ("/session", "/grpc"):
-        with pytest.raises(Unsupported, match="DOCKER_BUILDKIT=0") as refused:
-            ask(engine(tmp_path), "POST", path)
-        assert isinstance(refused.value, EngineError)
 
 
 def test_info_names_drivers_and_counts_listeners(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Images built from a Dockerfile by buildah, in Docker's words."""
