@@ -321,10 +321,11 @@ class KeyWatch:
         return bytes(passed), False
 
 
-def parse_detach_keys(text: str) -> bytes:
+def parse_detach_keys(text: str, *, what: str = "detach") -> bytes:
     """Read `ctrl-p,ctrl-q`: single characters or `ctrl-` with a letter or one of @ [ \\ ] ^ _.
 
-    Raises InvalidParameter in Docker's words. Source: moby, pkg/term, ToBytes.
+    `what` is how Docker's message calls them, `escape` for an exec. Raises InvalidParameter in Docker's words.
+    Source: moby, pkg/term, ToBytes.
     """
     keys = bytearray()
     for word in (text or DEFAULT_DETACH_KEYS).split(","):
@@ -333,13 +334,13 @@ def parse_detach_keys(text: str) -> bytes:
             continue
         letter = word.removeprefix("ctrl-")
         if letter == word or len(letter) != 1:
-            raise InvalidParameter(f"Invalid detach keys ({text}) provided")
+            raise InvalidParameter(f"Invalid {what} keys ({text}) provided")
         if "a" <= letter <= "z":
             keys.append(ord(letter) - ord("a") + 1)
         elif letter in "@[\\]^_":
             keys.append(ord(letter) - ord("@"))
         else:
-            raise InvalidParameter(f"Invalid detach keys ({text}) provided")
+            raise InvalidParameter(f"Invalid {what} keys ({text}) provided")
     return bytes(keys)
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from holdfast.api.attach import parse_detach_keys
 from holdfast.containers import model
 from holdfast.containers.exec import Exec, ExecConfig
 from holdfast.containers.logconfig import DEFAULT_DRIVER
 from holdfast.containers.networking import parse_port
+from holdfast.containers.security import parse_security_options
 from holdfast.containers.status import describe
 from holdfast.volumes.mounts import MountPoint, MountSpec
 from holdfast.wire import containers as wire
@@ -79,7 +82,6 @@ def mount_spec(mount: wire.Mount) -> MountSpec:
 
 def exec_config(body: wire_exec.ExecCreate) -> ExecConfig:
     """Give what an exec's body asks for."""
-    size = body.console_size
     return ExecConfig(
         cmd=tuple(body.cmd or ()),
         env=body.env or (),
@@ -91,8 +93,13 @@ def exec_config(body: wire_exec.ExecCreate) -> ExecConfig:
         attach_stderr=body.attach_stderr,
         privileged=body.privileged,
         detach_keys=body.detach_keys,
-        console_size=(size[0], size[1]) if size and len(size) == 2 else None,
+        console_size=console_size(body.console_size),
     )
+
+
+def console_size(size: tuple[int, ...] | None) -> tuple[int, int] | None:
+    """Give rows and columns, None if there are not two numbers."""
+    return (size[0], size[1]) if size and len(size) >= 2 else None
 
 
 def exec_inspect(found: Exec) -> wire_exec.ExecInspect:
@@ -114,7 +121,7 @@ def exec_inspect(found: Exec) -> wire_exec.ExecInspect:
         open_stdout=config.attach_stdout,
         can_remove=found.exit_code is not None and not found.running and found.pid == 0,
         container_id=found.container.id,
-        detach_keys=config.detach_keys,
+        detach_keys=b64encode(parse_detach_keys(config.detach_keys)).decode() if config.detach_keys else "",
         pid=found.pid,
     )
 
@@ -158,9 +165,11 @@ def inspect(containers: Containers, container: Container, size: tuple[int, int] 
         driver="overlay2",
         platform=record.platform,
         exec_ids=execs or None,
-        host_config={"Runtime": containers.runtime_name, **wire.encode_host_config(record.host_config)}
-        if not record.host_config.runtime
-        else wire.encode_host_config(record.host_config),
+        app_armor_profile=parse_security_options(record.host_config.security_opt or ()).apparmor,
+        host_config={
+            **wire.encode_host_config(record.host_config),
+            "Runtime": record.host_config.runtime or containers.runtime_name,
+        },
         graph_driver=wire.GraphDriver(
             {
                 "ID": record.id,
@@ -248,7 +257,7 @@ def _endpoint_config(settings: wire.EndpointSettings) -> model.EndpointConfig:
 
 def _networks(record: model.ContainerRecord, endpoint: Endpoint | None) -> dict[str, wire.EndpointInfo]:
     mode = record.host_config.network_mode
-    if mode.startswith("container:"):
+    if mode.startswith("container:") or record.config.network_disabled:
         return {}
     wanted = record.endpoints.get(mode) or model.EndpointConfig()
     shown = wire.EndpointInfo(links=wanted.links, aliases=wanted.aliases, driver_opts=wanted.driver_opts)

@@ -30,7 +30,9 @@ routes = Router()
 async def exec_create(request: Request, engine: Engine) -> Response:
     """POST /containers/{id}/exec → 201 Id. Operation ContainerExec."""
     body = await request.json(ExecCreate)
-    parse_detach_keys(body.detach_keys)
+    parse_detach_keys(body.detach_keys, what="escape")
+    if body.user:
+        await in_worker(engine.containers.execs.check_user, request.params["id"], body.user)
     made = engine.containers.execs.create(request.params["id"], shapes.exec_config(body))
     return json_response(201, encode_id(made.id))
 
@@ -40,7 +42,7 @@ async def exec_start(request: Request, engine: Engine) -> Response | None:
     """POST /exec/{id}/start → 101 and the streams, or 200 once it runs with Detach. Operation ExecStart."""
     body = await request.json(ExecStart)
     execs = engine.containers.execs
-    found = execs.check_startable(request.params["id"])
+    found = execs.check_startable(request.params["id"], shapes.console_size(body.console_size))
     if body.detach:
         await in_worker(execs.start, found, attach=False)
         return empty(200)

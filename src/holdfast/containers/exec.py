@@ -7,10 +7,11 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from holdfast import log
+from holdfast.containers.checks import check_environment
 from holdfast.containers.container import Container
 from holdfast.containers.execwatch import ExecWatch
 from holdfast.containers.model import Texts
@@ -20,8 +21,8 @@ from holdfast.errors import Conflict, EngineError, InvalidParameter, NotFound
 from holdfast.runtime import capabilities
 from holdfast.runtime.execs import LOST, ExecTask
 from holdfast.runtime.messages import StartFailed
-from holdfast.runtime.spec import capability_sets, check_cwd
-from holdfast.runtime.user import resolve_user
+from holdfast.runtime.spec import Ulimit, capability_sets, check_cwd, process_limits
+from holdfast.runtime.user import User, resolve_user
 
 logger = log.get(__name__)
 
@@ -99,6 +100,8 @@ class Execs:
         container = self._rooms.registry.get(reference)
         if not config.cmd:
             raise InvalidParameter("No exec command specified")
+        check_environment(config.env)
+        check_cwd(config.working_dir)
         _check_running(container, reference)
         made = Exec(secrets.token_hex(32), container, config)
         ended = [key for key, other in container.execs.items() if other.exit_code is not None]
@@ -110,6 +113,15 @@ class Execs:
         self._rooms.tell(container, _action("exec_create", config), {"execID": made.id})
         return made
 
+    def check_user(self, reference: str, user: str) -> None:
+        """Look the user of an exec up in the container's files, so that `create` is not asked in vain. May wait.
+
+        Raises NotFound, Conflict, InvalidParameter in Docker's words.
+        """
+        container = self._rooms.registry.get(reference)
+        _check_running(container, reference)
+        self._user(container, user)
+
     def get(self, exec_id: str) -> Exec:
         """Find an exec. Raises NotFound."""
         found = self._by_id.get(exec_id)
@@ -117,14 +129,18 @@ class Execs:
             raise NotFound(f"No such exec instance: {exec_id}")
         return found
 
-    def check_startable(self, exec_id: str) -> Exec:
-        """Find an exec that can be started and claim it. Raises NotFound, Conflict in Docker's words."""
+    def check_startable(self, exec_id: str, console_size: tuple[int, int] | None = None) -> Exec:
+        """Find an exec that can be started and claim it; a size of its terminal counts more than the one it was made
+        with. Raises NotFound, Conflict in Docker's words.
+        """
         found = self.get(exec_id)
         if found.started:
             what = "is already running" if found.running else "has already run"
             raise Conflict(f"exec command {found.id} {what}")
         _check_running(found.container, found.container.name)
         found.started = True
+        if console_size:
+            found.config = replace(found.config, console_size=console_size)
         return found
 
     def start(self, found: Exec, *, attach: bool, disposable: bool = False) -> socket.socket | None:
@@ -216,9 +232,8 @@ class Execs:
         record = container.record
         host = record.host_config
         privileged = host.privileged or config.privileged
-        root = Path(f"/proc/{container.state.pid}/root")
-        user = resolve_user(root, config.user or record.config.user, host.group_add or ())
-        own = self._rooms.runtime.host_facts().capabilities
+        user = self._user(container, config.user)
+        facts = self._rooms.runtime.host_facts()
         caps = capabilities.effective(host.cap_add or (), host.cap_drop or (), privileged=privileged)
         security = parse_security_options(host.security_opt or ())
         process: dict[str, object] = {
@@ -229,14 +244,21 @@ class Execs:
                 record.config.env or (), config.env, record.config.hostname, user.home, tty=config.tty
             ),
             "cwd": check_cwd(config.working_dir or record.config.working_dir),
-            "capabilities": capability_sets(user.uid, tuple(name for name in caps if name in own)),
-            "noNewPrivileges": security.no_new_privileges and not config.privileged,
+            "capabilities": capability_sets(user.uid, tuple(name for name in caps if name in facts.capabilities)),
+            "noNewPrivileges": security.no_new_privileges,
         }
+        limits = [Ulimit(limit.name, limit.soft, limit.hard) for limit in host.ulimits or ()]
+        process |= process_limits(limits, host.oom_score_adj, facts, [])
         if config.tty and config.console_size and all(config.console_size):
             process["consoleSize"] = {"height": config.console_size[0], "width": config.console_size[1]}
-        if security.apparmor and not privileged:
-            process["apparmorProfile"] = security.apparmor
+        if facts.apparmor and (security.apparmor or privileged):
+            process["apparmorProfile"] = "unconfined" if privileged else security.apparmor
         return process
+
+    def _user(self, container: Container, user: str) -> User:
+        record = container.record
+        root = Path(f"/proc/{container.state.pid}/root")
+        return resolve_user(root, user or record.config.user, record.host_config.group_add or ())
 
 
 def _action(what: str, config: ExecConfig) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from holdfast.runtime.user import User
 __all__ = [
     "DEFAULT_PATH", "DEFAULT_SHM_BYTES", "INIT_DESTINATION", "MASKED_PATHS", "READONLY_PATHS", "HostFacts", "OciMount",
     "Resources", "SpecInput", "Ulimit", "build_environment", "build_spec", "capability_sets", "check_cwd",
+    "process_limits",
 ]
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -189,10 +190,20 @@ def _process(
     }
     if given.terminal and given.console_size and all(given.console_size):
         process["consoleSize"] = {"height": given.console_size[0], "width": given.console_size[1]}
-    limits = [rlimit(limit, host, warnings) for limit in given.ulimits]
+    process |= process_limits(given.ulimits, given.oom_score_adj, host, warnings)
+    if given.apparmor_profile and host.apparmor:  # without AppArmor crun refuses even `unconfined`
+        process["apparmorProfile"] = given.apparmor_profile
+    return process
+
+
+def process_limits(
+    ulimits: Sequence[Ulimit], score: int, host: HostFacts, warnings: list[str]
+) -> dict[str, object]:
+    """The `rlimits` and `oomScoreAdj` of a process, within what the engine may give. Raises InvalidParameter."""
+    process: dict[str, object] = {}
+    limits = [rlimit(limit, host, warnings) for limit in ulimits]
     if limits:
         process["rlimits"] = limits
-    score = given.oom_score_adj
     if score < host.oom_score_adj and "CAP_SYS_RESOURCE" not in host.capabilities:
         if score:                               # 0 is what nobody asked for
             warnings.append(f"The engine may not lower oom_score_adj to {score}; "
@@ -200,8 +211,6 @@ def _process(
         score = host.oom_score_adj
     if score != host.oom_score_adj:
         process["oomScoreAdj"] = score
-    if given.apparmor_profile and host.apparmor:  # without AppArmor crun refuses even `unconfined`
-        process["apparmorProfile"] = given.apparmor_profile
     return process
 
 

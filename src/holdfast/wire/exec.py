@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import field
 
 Texts = tuple[str, ...]
+Uint = Annotated[int, "uint"]
 
 
 class ExecCreate(msgspec.Struct, rename="pascal", kw_only=True):
@@ -16,7 +17,7 @@ class ExecCreate(msgspec.Struct, rename="pascal", kw_only=True):
     user: str = ""
     privileged: bool = False
     tty: bool = False
-    console_size: tuple[int, ...] | None = None
+    console_size: tuple[Uint, ...] | None = None
     attach_stdin: bool = False
     attach_stderr: bool = False
     attach_stdout: bool = False
@@ -35,7 +36,7 @@ class ExecStart(msgspec.Struct, rename="pascal", kw_only=True):
 
     detach: bool = False
     tty: bool = False
-    console_size: tuple[int, ...] | None = None
+    console_size: tuple[Uint, ...] | None = None
 
 
 class ProcessConfig(msgspec.Struct, omit_defaults=True, kw_only=True):

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from holdfast.api.container_shapes import create_request
-from holdfast.containers.create import settle
+from holdfast.containers.settle import settle
+from holdfast.runtime.host import HostFacts
 from holdfast.wire import containers as wire
 from holdfast.wire.json import decode
 
@@ -25,7 +26,10 @@ def request(body: dict[str, Any]) -> Any:
 
 def test_defaults_are_those_of_docker() -> None:
     made = request({"Image": "x", "HostConfig": CLI_HOST})
-    shown = wire.encode_host_config(settle(made.host_config, cgroup_v2=False))
+    facts = HostFacts("x86_64", (6, 1), False, frozenset(), frozenset())
+    host_config, warnings = settle(made.host_config, facts, "crun", lambda name: name)
+    assert warnings == ()
+    shown = wire.encode_host_config(host_config)
     assert shown["NetworkMode"] == "bridge"
     assert shown["LogConfig"] == {"Type": "json-file", "Config": {}}
     assert (shown["MemorySwappiness"], shown["PidsLimit"]) == (None, None)
