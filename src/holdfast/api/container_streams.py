@@ -177,9 +177,7 @@ async def _follow(container: Container, path: Path, limits: _Limits, look: _Look
             loop.call_soon_threadsafe(end)
 
     until_ns = limits.until_ns
-    follower = await in_worker(
-        LogFollower, path, tail=limits.tail, since_ns=limits.since_ns, until_ns=until_ns
-    )
+    follower = await _open_follower(path, limits)
     cancel = container.wait("next-exit", tell)
     if container.state.task is None:
         ended = True
@@ -210,7 +208,24 @@ async def _follow(container: Container, path: Path, limits: _Limits, look: _Look
     finally:
         loop.remove_reader(follower.fileno())
         cancel()
-        follower.close()
+        await in_worker(follower.close)
+
+
+async def _open_follower(path: Path, limits: _Limits) -> LogFollower:
+    """Begin to follow a log; if the client goes meanwhile, what was opened for it is closed."""
+    opening = asyncio.ensure_future(
+        in_worker(LogFollower, path, tail=limits.tail, since_ns=limits.since_ns, until_ns=limits.until_ns)
+    )
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unwanted)
+        raise
+
+
+def _close_unwanted(opening: asyncio.Future[LogFollower]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _pieces(entries: Iterable[LogEntry], look: _Look) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ import contextlib
 import io
 import os
 import re
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -169,7 +170,7 @@ class LogFollower:
     """Reads a log and what is added to it later, across rotations.
 
     `read` gives what there is; when it gives nothing, wait until `fileno` is readable. At the container's end, read
-    until nothing comes, then take `rest`.
+    until nothing comes, then take `rest`. It may be closed while another thread reads.
     """
 
     def __init__(self, path: Path, *, tail: int | None = None, since_ns: int = 0, until_ns: int = 0) -> None:
@@ -178,6 +179,8 @@ class LogFollower:
         self._since_ns, self._until_ns = since_ns, until_ns
         self._joiner = Joiner()
         self._buffer = b""
+        self._guard = threading.Lock()
+        self._closed = False
         self._inotify = Inotify()
         self._inotify.add_watch(path.parent, IN_MODIFY | IN_CREATE | IN_DELETE | IN_MOVED_TO | IN_MOVED_FROM)
         self._queue: deque[LogFile] = deque(open_all(path))
@@ -191,22 +194,27 @@ class LogFollower:
 
     def read(self) -> list[LogEntry]:
         """The next entries, from some 256 KiB of the log at most; empty once all has been read."""
-        self._inotify.read_events()
-        while True:
-            entries, grew = self._read_once()
-            if entries or not grew:
-                return entries
+        with self._guard:
+            if self._closed:
+                return []
+            self._inotify.read_events()
+            while True:
+                entries, grew = self._read_once()
+                if entries or not grew:
+                    return entries
 
     def rest(self) -> list[LogEntry]:
         """Output without a newline at the very end. Only once nothing more is written."""
         return _within(self._joiner.rest()[self._skip:], self._since_ns, self._until_ns)
 
     def close(self) -> None:
-        """Close everything. Harmless to repeat."""
-        for file in self._queue:
-            file.close()
-        self._queue.clear()
-        self._inotify.close()
+        """Close everything, after a `read` that is under way. Harmless to repeat."""
+        with self._guard:
+            self._closed = True
+            for file in self._queue:
+                file.close()
+            self._queue.clear()
+            self._inotify.close()
 
     def _read_once(self) -> tuple[list[LogEntry], bool]:
         if not self._queue:
