@@ -11,27 +11,29 @@ import os
 import time
 from collections.abc import Callable
 
-_FIRST_BYTES, _LEAST_BYTES, _MOST_BYTES = 1 << 20, 64 << 10, 64 << 20
+_FIRST_BYTES, _LEAST_BYTES, _MOST_BYTES = 256 << 10, 64 << 10, 8 << 20
 _SHORT_S, _LONG_S = 0.1, 1.0
 
 
 class _Pace:
-    """What is written between two flushes, by how long the last one took."""
+    """How much goes at once, by how long the last piece took."""
 
     def __init__(self, on_step: Callable[[], None]) -> None:
         self.on_step = on_step
         self.piece_bytes = _FIRST_BYTES
         self._waiting_bytes = 0
+        self._since = time.monotonic()
 
-    def wrote(self, fd: int, size_bytes: int, flush: Callable[[int], None]) -> None:
-        """Count what was written, and flush it if it is much."""
+    def moved(self, size_bytes: int, flush: Callable[[], None]) -> None:
+        """Count what was read or written, and flush it if it is much."""
         self.on_step()
         self._waiting_bytes += size_bytes
         if self._waiting_bytes < self.piece_bytes:
             return
-        began = time.monotonic()
-        flush(fd)
-        took_s = time.monotonic() - began
+        flush()
+        now = time.monotonic()
+        took_s = now - self._since
+        self._since = now
         self._waiting_bytes = 0
         if took_s < _SHORT_S:
             self.piece_bytes = min(2 * self.piece_bytes, _MOST_BYTES)
@@ -44,7 +46,8 @@ _pace: _Pace | None = None
 
 
 def listen(on_step: Callable[[], None]) -> None:
-    """Call `on_step`, which must be quick, at every step that this process makes from now on."""
+    """Call `on_step`, which must be quick, at every step that this process makes from now on, and go slowly at first.
+    """
     global _pace
     _pace = _Pace(on_step)
 
@@ -58,9 +61,15 @@ def step() -> None:
 def wrote(fd: int, size_bytes: int, flush: Callable[[int], None] = os.fdatasync) -> None:
     """Say that so much was written to `fd`, which `flush` brings to the storage. Raises OSError."""
     if _pace is not None:
-        _pace.wrote(fd, size_bytes, flush)
+        _pace.moved(size_bytes, lambda: flush(fd))
+
+
+def read(size_bytes: int) -> None:
+    """Say that so much was read."""
+    if _pace is not None:
+        _pace.moved(size_bytes, lambda: None)
 
 
 def piece(most_bytes: int) -> int:
-    """Give how much may be written at once, at most `most_bytes`."""
+    """Give how much may be read or written at once, at most `most_bytes`."""
     return most_bytes if _pace is None else min(most_bytes, _pace.piece_bytes)

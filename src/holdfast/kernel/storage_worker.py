@@ -293,7 +293,6 @@ class _Pulse:
 def serve(channel: socket.socket) -> None:
     """Answer calls until the other side is gone."""
     pulse = _Pulse(channel)
-    listening = False
     while True:
         message, ancillary, _, _ = channel.recvmsg(MESSAGE_BYTES, socket.CMSG_LEN(4 * DESCRIPTORS_MAX))
         if not message:
@@ -303,9 +302,8 @@ def serve(channel: socket.socket) -> None:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(content)
         call = json.loads(message)
-        if ":" in call["do"] and not listening:
+        if ":" in call["do"]:
             _ours("holdfast.kernel.progress:listen")(pulse)
-            listening = True
         given: Sequence[int] = ()
         try:
             answer, given = _answer(call, list(fds))
