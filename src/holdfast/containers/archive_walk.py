@@ -113,7 +113,8 @@ class _Writer:
         self._header(name, found, FILE, size_bytes=found.st_size, xattrs=_capability(fd))
         left = found.st_size
         while left:
-            data = os.read(fd, min(left, _PIECE_BYTES))
+            data = os.read(fd, min(left, progress.piece(_PIECE_BYTES)))
+            progress.read(len(data))
             if not data:
                 raise System(f"{os.fsdecode(name)}: file became shorter while it was read")
             left -= len(data)
