@@ -3,7 +3,7 @@
     lock → root, volumes, binds, running tmpfs → view (archive_view) → look | write_tree | extract → volumes unmounted
 
 A container that does not run stays locked until its view is closed, as with Docker. One that runs is locked while its
-view is made; it can be stopped meanwhile, and only starts again when nobody looks at the root of its earlier run.
+view is made; it can be stopped and started meanwhile.
 
 Where the container has a volume whose storage may hang, every step that could meet it is done by a process that can be
 given up (`archive_steps`).
@@ -136,10 +136,11 @@ class Archives:
     def _view(self, reference: str, *, readonly: bool) -> Iterator[_View]:
         """Assemble a container's file system for the length of the block. Raises as a start would."""
         rooms, container = self._rooms, self._rooms.registry.get(reference)
-        with contextlib.ExitStack() as lock, contextlib.ExitStack() as undo:
+        with contextlib.ExitStack() as root_kept, contextlib.ExitStack() as lock, contextlib.ExitStack() as undo:
             lock.enter_context(rooms.registry.hold(container))
             running = container.state.task is not None
             if running:
+                root_kept.enter_context(rooms.looking(container))
                 undo.enter_context(rooms.watchers.watching(container.id))
             else:
                 rooms.watchers.wait(container.id)
@@ -174,7 +175,7 @@ class Archives:
                 return clone(merged)
         finally:
             if not running:
-                rootfs.unmount(record.id)
+                self._rooms.unmount_root(record.id)
 
     def _parts(
         self, container: Container, undo: contextlib.ExitStack, trees: contextlib.ExitStack

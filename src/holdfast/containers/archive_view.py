@@ -82,6 +82,11 @@ def assemble(root: int, parts: Sequence[Part], at: Path, *, readonly_root: bool,
     return view
 
 
+def root_alone(tree: int) -> None:
+    """Make a detached clone of a root a view by itself: read-only, with nothing mounted in it. Raises OSError."""
+    mount_setattr(tree, attr_set=_HARMLESS | mount.MOUNT_ATTR_RDONLY)
+
+
 def running_trees(namespace: int, destinations: Sequence[str]) -> list[tuple[str, int]]:
     """Clone what a running container has mounted at each destination, as its tmpfs; those not mounted are left out.
 
@@ -110,19 +115,36 @@ def writable_at(path: str, parts: Sequence[Part]) -> bool | None:
 
 
 class Watchers:
-    """Views of running containers. They outlive the run, and a root that is still in view is not mounted anew.
+    """Who looks at a container's files without holding its lock: at its volumes, or at its root.
 
-    Two overlays over one upper directory would not see each other's changes.
-    Source: Linux, Documentation/filesystems/overlayfs.rst.
+    A root that is in view stays mounted, so that the next start finds it: two overlays over one upper directory would
+    not see each other's changes. Source: Linux, Documentation/filesystems/overlayfs.rst.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._counts: dict[str, int] = {}
+        self._roots: dict[str, int] = {}
+
+    def take_root(self, container_id: str) -> None:
+        """Count somebody who looks at the root; the container's lock is held."""
+        with self._changed:
+            self._roots[container_id] = self._roots.get(container_id, 0) + 1
+
+    def leave_root(self, container_id: str) -> None:
+        """Count one less."""
+        with self._changed:
+            self._roots[container_id] -= 1
+            if not self._roots[container_id]:
+                del self._roots[container_id]
+
+    def sees_root(self, container_id: str) -> bool:
+        """Whether somebody looks at the root."""
+        return container_id in self._roots
 
     @contextlib.contextmanager
     def watching(self, container_id: str) -> Iterator[None]:
-        """Count a view for the length of the block."""
+        """Count a view of the volumes for the length of the block."""
         with self._changed:
             self._counts[container_id] = self._counts.get(container_id, 0) + 1
         try:
@@ -135,7 +157,7 @@ class Watchers:
                     self._changed.notify_all()
 
     def wait(self, container_id: str) -> None:
-        """Wait until nobody looks at the container any more, as Docker does; its lock may be held."""
+        """Wait until nobody looks at the container's volumes any more, as Docker does; its lock may be held."""
         with self._changed:
             self._changed.wait_for(lambda: container_id not in self._counts)
 

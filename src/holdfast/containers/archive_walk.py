@@ -77,6 +77,16 @@ def write_layer(fd: int, emit: Emit) -> None:
     writer.end()
 
 
+def write_contents(fd: int, emit: Emit) -> None:
+    """Write what is in the directory `fd`, without an entry for itself and with names that begin below it.
+
+    Raises and emits as `write_tree`.
+    """
+    writer = _Writer(emit)
+    writer.tree(fd, None)
+    writer.end()
+
+
 class _Writer:
     """Gathers small pieces; big ones go out as they are read."""
 
@@ -85,8 +95,8 @@ class _Writer:
         self._gathered = bytearray()
         self._links: dict[tuple[int, int], bytes] = {}
 
-    def tree(self, fd: int, top: bytes) -> None:
-        """Write a directory and what is in it, each directory's entries in the order of their bytes."""
+    def tree(self, fd: int, top: bytes | None) -> None:
+        """Write a directory and what is in it, or only that; each directory's entries in the order of their bytes."""
         levels: list[_Level] = []
         try:
             levels.append(self._enter(os.open(".", _DIRECTORY, dir_fd=fd), top))
@@ -132,18 +142,19 @@ class _Writer:
         self._write(END)
         self._flush()
 
-    def _enter(self, fd: int, name: bytes) -> _Level:
+    def _enter(self, fd: int, name: bytes | None) -> _Level:
         """Write a directory's own entry and read its names. `fd` is the level's to close, or closed on failure."""
         try:
             found = os.fstat(fd)
-            self._header(name + b"/", found, b"5")
+            if name is not None:
+                self._header(name + b"/", found, b"5")
             with os.scandir(fd) as entries:
                 names = [_noted(entry) for entry in entries]
         except BaseException:
             os.close(fd)
             raise
         names.sort(key=lambda item: os.fsencode(item[0]), reverse=True)
-        return _Level(fd, found.st_dev, found.st_ino, name + b"/", names)
+        return _Level(fd, found.st_dev, found.st_ino, b"" if name is None else name + b"/", names)
 
     def _entry(self, levels: list[_Level], path: bytes, name: str, is_directory: bool) -> None:
         parent = levels[-1].fd

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from holdfast.containers.archive_view import Watchers
 from holdfast.containers.container import Container, Registry
 from holdfast.containers.model import ContainerRecord
 from holdfast.containers.staging import Staging
+from holdfast.errors import NotFound
 
 if TYPE_CHECKING:
     from holdfast.config import Config
@@ -46,6 +48,28 @@ class Rooms:
     def log_of(self, container_id: str) -> Path:
         """Give the path of a container's log."""
         return self.files_of(container_id) / "container.log"
+
+    @contextlib.contextmanager
+    def looking(self, container: Container) -> Iterator[None]:
+        """Keep a container's root mounted for the length of the block, which begins with the lock held.
+
+        Who comes last unmounts it, unless the container runs by then.
+        """
+        self.watchers.take_root(container.id)
+        try:
+            yield
+        finally:
+            with contextlib.ExitStack() as lock:
+                with contextlib.suppress(NotFound):  # removed, its root unmounted with it
+                    lock.enter_context(self.registry.hold(container))
+                self.watchers.leave_root(container.id)
+                if container.state.task is None:
+                    self.unmount_root(container.id)
+
+    def unmount_root(self, container_id: str) -> None:
+        """Unmount a container's root, unless somebody looks at it, who does so later; the lock is held."""
+        if not self.watchers.sees_root(container_id):
+            self.rootfs.unmount(container_id)
 
     def cgroup_of(self, record: ContainerRecord) -> str:
         """Give the name of a container's control group."""

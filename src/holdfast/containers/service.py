@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from holdfast import log
 from holdfast.containers import listing, logconfig, names, policy
 from holdfast.containers.archive import Archives
+from holdfast.containers.archive_walk import Emit
 from holdfast.containers.commit import Committer, CommitRequest
 from holdfast.containers.container import CONDITIONS, Condition, Container, OnExit, OnSocket, Registry
 from holdfast.containers.create import Creator
 from holdfast.containers.exec import Execs
 from holdfast.containers.exits import Exits
+from holdfast.containers.export import export
 from holdfast.containers.healthmonitor import HealthMonitor
 from holdfast.containers.logconfig import LogRules
 from holdfast.containers.logrotation import LogRotator
@@ -36,6 +38,7 @@ from holdfast.runtime.runtime import Task
 if TYPE_CHECKING:
     from holdfast.config import Config
     from holdfast.events import EventBus
+    from holdfast.images.differences import Change
     from holdfast.images.rootfs import RootFs
     from holdfast.images.service import Images
     from holdfast.network.service import Network
@@ -188,6 +191,15 @@ class Containers:
     def size_of(self, container: Container) -> int:
         """Measure what a container changed, in bytes."""
         return self._rooms.rootfs.size_bytes(container.id)
+
+    def changes(self, reference: str) -> list[Change]:
+        """List what a container changed in its root. Raises NotFound, System. Operation ContainerChanges."""
+        record = self._registry.get(reference).record
+        return self._rooms.rootfs.changes(record.id, record.layers)
+
+    def export(self, reference: str, emit: Emit) -> None:
+        """Emit a container's root as a tar archive; see `export.export`."""
+        export(self._rooms, reference, emit)
 
     def processes(self, container: Container) -> Sequence[int]:
         """Give the ids, on the host, of a container's processes. Raises Conflict if it does not run."""

@@ -96,15 +96,14 @@ class Starter:
             self._networking.disconnect(record)
         self._unmount(record.id, container.state.mounted)
         with _logged("root stays mounted", record.id):
-            rooms.rootfs.unmount(record.id)
+            rooms.unmount_root(record.id)
 
     def _launch(self, container: Container) -> None:
         rooms, record = self._rooms, container.record
         log_rules = logconfig.settle(record)
-        rooms.watchers.wait(record.id)
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as fds:
             rootfs = rooms.rootfs.mount(record.id, record.layers, volatile=record.host_config.auto_remove)
-            undo.callback(rooms.rootfs.unmount, record.id)
+            undo.callback(rooms.unmount_root, record.id)
             faults.point("container-root-mounted")
             mounted: list[MountPoint] = []
             undo.callback(self._unmount, record.id, mounted)

@@ -16,6 +16,7 @@ from holdfast import __version__, log
 from holdfast.api import archive as api_archive
 from holdfast.api import build as api_build
 from holdfast.api import checks as api_checks
+from holdfast.api import container_files as api_container_files
 from holdfast.api import containers as api_containers
 from holdfast.api import exec as api_exec
 from holdfast.api import images as api_images
@@ -75,8 +76,8 @@ def run(config: Config) -> None:
 def router() -> Router:
     """Give every route of the API."""
     everything = Router()
-    for part in (api_system, api_volumes, api_trash, api_checks, api_containers, api_archive, api_stats, api_exec,
-                 api_images, api_build, api_networks):  # fmt: skip
+    for part in (api_system, api_volumes, api_trash, api_checks, api_containers, api_archive, api_container_files,
+                 api_stats, api_exec, api_images, api_build, api_networks):  # fmt: skip
         everything.include(part.routes)
     return everything
 

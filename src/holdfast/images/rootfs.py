@@ -20,9 +20,12 @@ from typing import Final
 
 from holdfast import faults
 from holdfast.errors import NotFound, System
+from holdfast.images.differences import Change, changes
 from holdfast.images.files import ImageFiles, remove_entry
 from holdfast.images.model import LAYERS_MAX
 from holdfast.kernel import mount
+from holdfast.kernel.libc import AT_FDCWD
+from holdfast.kernel.namespaces import CLONE_NEWNS, in_own_thread, unshare
 from holdfast.kernel.path import is_mount_point, owned_fd, tree_size_bytes
 
 _OWN: Final = ("merged", "work", "upper")
@@ -90,7 +93,8 @@ class RootFs:
         merged = directory / "merged"
         if self.is_mounted(container_id):
             return merged
-        options = ("volatile",) if volatile else ()
+        # A kernel that redirects renamed directories by default must not: `changes` knows layers by their names.
+        options = ("redirect_dir=follow", *(("volatile",) if volatile else ()))
         with self._mounting(container_id, layers):
             with contextlib.suppress(FileNotFoundError):  # the mark of a volatile mount refuses all others
                 remove_entry(directory / "work" / "work", "incompat")
@@ -119,11 +123,35 @@ class RootFs:
     def mount_image(self, destination: Path, layers: Sequence[str]) -> None:
         """Mount an image's files at a directory, read-only. Raises NotFound if a layer is gone, System otherwise."""
         own = [self._files.layer(chain_id) for chain_id in reversed(layers)]
-        nothing = [self._nothing / name for name in ("1", "2")]
         with self._mounting(destination.parent.name, layers):
-            for path in nothing:
-                path.mkdir(mode=0o755, parents=True, exist_ok=True)
-            mount.overlay(destination, [*own, *nothing[: max(0, 2 - len(own))]], None, None)
+            mount.overlay(destination, self._readable(own), None, None)
+
+    def changes(self, container_id: str, layers: Sequence[str]) -> list[Change]:
+        """List what the container changed, mounted or not. Raises NotFound if a layer is gone, System otherwise."""
+        with owned_fd(self._below(container_id, layers)) as below, self._mounting(container_id, layers):
+            upper = os.open(self.upper(container_id), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with owned_fd(upper) as own:
+                return changes(own, below)
+
+    def _below(self, container_id: str, layers: Sequence[str]) -> int:
+        """Open the root file system as it was before any change, read-only; nothing of it shows in the mount table."""
+        at = self.merged(container_id)
+
+        def make() -> int:
+            unshare(CLONE_NEWNS)
+            mount.mount("none", "/", None, mount.MS_REC | mount.MS_PRIVATE)
+            mount.overlay(at, self._readable(self.lower_dirs(layers)), None, None)
+            return mount.open_tree(AT_FDCWD, at, mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC)
+
+        with self._mounting(container_id, layers):
+            return in_own_thread(make)
+
+    def _readable(self, lower_dirs: Sequence[Path]) -> list[Path]:
+        """Directories of an overlay without an upper one, which must be two at least."""
+        nothing = [self._nothing / name for name in ("1", "2")]
+        for path in nothing:
+            path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return [*lower_dirs, *nothing[: max(0, 2 - len(lower_dirs))]]
 
     @contextlib.contextmanager
     def _mounting(self, container_id: str, layers: Sequence[str]) -> Iterator[None]:
