@@ -15,7 +15,6 @@ TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.transcript"
 
 # What our engine cannot do yet: the transcript is Docker's word on how it shall be.
 PENDING = {
-    "export": "no docker diff and export",
     "networks": "no networks of one's own",
 }
 

@@ -34,6 +34,7 @@ def export(rooms: Rooms, reference: str, emit: Emit) -> None:
             root_alone(root)
             rooms.tell(container, "export")
             write_contents(root, emit)
+            rooms.registry.get(container.id)  # what was removed meanwhile is not whole
         except ConnectionError:
             raise
         except OSError as error:
