@@ -126,6 +126,8 @@ def _networks(body: Fields, host: Fields, flags: Document) -> None:
     for flag, key in (("ip", "IPv4Address"), ("ip6", "IPv6Address")):
         if address := flags.text(flag):
             _ipam(endpoints[first])[key] = address
+    if addresses := flags.strings("link_local_ip"):
+        _ipam(endpoints[first])["LinkLocalIPs"] = addresses
     if mac_address := flags.text("mac_address"):
         endpoints[first]["MacAddress"] = mac_address
     if any(endpoints.values()) or len(endpoints) > 1:

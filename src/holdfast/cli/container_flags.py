@@ -14,6 +14,7 @@ import click
 
 from holdfast.cli.command import INTEGER as NUMBER
 from holdfast.cli.command import Checked, detach_keys
+from holdfast.cli.device_flags import byte_rate, gpus, operation_rate, weight_device
 from holdfast.cli.human import parse_duration, parse_size
 from holdfast.cli.mount_flag import parse_mount
 
@@ -88,6 +89,8 @@ BYTES = Checked("BYTES", parse_size)
 DURATION = Checked("DURATION", _duration)
 ENV = Checked("NAME=VALUE", _named("environment variable"))
 PAIR = Checked("KEY=VALUE", _pair)
+BYTE_RATE = Checked("DEVICE:BYTES", byte_rate)
+RATE = Checked("DEVICE:NUMBER", operation_rate)
 TEXT, SWITCH = click.STRING, click.BOOL
 
 
@@ -118,19 +121,32 @@ FLAGS = (
     Flag("--add-host", "HostConfig.ExtraHosts", Checked("HOST", _extra_host), "Host: name:address", many=True),
     Flag("--annotation", "HostConfig.Annotations", PAIR, "Annotation for the OCI runtime", many=True),
     Flag("-a --attach", "", Checked("STREAM", _stream), "Attach only stdin, stdout or stderr", many=True),
+    Flag("--blkio-weight", "HostConfig.BlkioWeight", NUMBER, "Relative weight of block I/O, 10 to 1000"),
+    Flag("--blkio-weight-device", "HostConfig.BlkioWeightDevice", Checked("DEVICE:WEIGHT", weight_device),
+         "Relative weight on one block device", many=True),
     Flag("--cap-add", "HostConfig.CapAdd", TEXT, "Add a Linux capability", many=True),
     Flag("--cap-drop", "HostConfig.CapDrop", TEXT, "Drop a Linux capability", many=True),
     Flag("--cgroup-parent", "HostConfig.CgroupParent", TEXT, "Parent cgroup"),
     Flag("--cgroupns", "HostConfig.CgroupnsMode", TEXT, "Cgroup namespace: host or private"),
     Flag("--cidfile", "", TEXT, "Write the container's id to this file"),
+    Flag("--cpu-count", "HostConfig.CpuCount", NUMBER, "Number of CPUs (Windows only)"),
+    Flag("--cpu-percent", "HostConfig.CpuPercent", NUMBER, "Percent of CPU (Windows only)"),
     Flag("--cpu-period", "HostConfig.CpuPeriod", NUMBER, "CFS period in microseconds"),
     Flag("--cpu-quota", "HostConfig.CpuQuota", NUMBER, "CFS quota in microseconds"),
+    Flag("--cpu-rt-period", "HostConfig.CpuRealtimePeriod", NUMBER, "Period of real-time tasks in microseconds"),
+    Flag("--cpu-rt-runtime", "HostConfig.CpuRealtimeRuntime", NUMBER, "Time of real-time tasks in microseconds"),
     Flag("-c --cpu-shares", "HostConfig.CpuShares", NUMBER, "Relative weight of CPU time"),
     Flag("--cpus", "HostConfig.NanoCpus", Checked("NUMBER", _cpus), "Number of CPUs, such as 1.5"),
     Flag("--cpuset-cpus", "HostConfig.CpusetCpus", TEXT, "CPUs to run on, such as 0-3"),
     Flag("--cpuset-mems", "HostConfig.CpusetMems", TEXT, "Memory nodes to use"),
     Flag("--detach-keys", "", Checked("KEYS", detach_keys), "Keys that detach, such as ctrl-p,ctrl-q"),
     Flag("--device", "", TEXT, "Device: host path[:path[:rwm]]", many=True),
+    Flag("--device-cgroup-rule", "HostConfig.DeviceCgroupRules", TEXT, "Rule for devices, such as 'c 42:* rwm'",
+         many=True),
+    Flag("--device-read-bps", "HostConfig.BlkioDeviceReadBps", BYTE_RATE, "Bytes read a second", many=True),
+    Flag("--device-read-iops", "HostConfig.BlkioDeviceReadIOps", RATE, "Reads a second", many=True),
+    Flag("--device-write-bps", "HostConfig.BlkioDeviceWriteBps", BYTE_RATE, "Bytes written a second", many=True),
+    Flag("--device-write-iops", "HostConfig.BlkioDeviceWriteIOps", RATE, "Writes a second", many=True),
     Flag("--dns", "HostConfig.Dns", TEXT, "DNS server", many=True),
     Flag("--dns-option", "HostConfig.DnsOptions", TEXT, "DNS option", many=True),
     Flag("--dns-search", "HostConfig.DnsSearch", TEXT, "DNS search domain", many=True),
@@ -139,6 +155,7 @@ FLAGS = (
     Flag("-e --env", "", ENV, "Environment: NAME=VALUE, or NAME to pass ours on", many=True),
     Flag("--env-file", "", TEXT, "File of environment variables", many=True),
     Flag("--expose", "", TEXT, "Port or range that the container offers", many=True),
+    Flag("--gpus", "HostConfig.DeviceRequests", Checked("GPUS", gpus), "GPUs: all, or a number", many=True),
     Flag("--group-add", "HostConfig.GroupAdd", TEXT, "Additional group", many=True),
     Flag("--health-cmd", "", TEXT, "Command that checks health"),
     Flag("--health-interval", "", DURATION, "Time between checks"),
@@ -149,17 +166,24 @@ FLAGS = (
     Flag("-h --hostname", "Hostname", TEXT, "Host name inside"),
     Flag("--init", "HostConfig.Init", SWITCH, "Run an init that forwards signals and reaps processes"),
     Flag("-i --interactive", "OpenStdin", SWITCH, "Keep stdin open"),
+    Flag("--io-maxbandwidth", "HostConfig.IOMaximumBandwidth", BYTES, "Bytes a second (Windows only)"),
+    Flag("--io-maxiops", "HostConfig.IOMaximumIOps", NUMBER, "Operations a second (Windows only)"),
     Flag("--ip", "", TEXT, "IPv4 address"),
     Flag("--ip6", "", TEXT, "IPv6 address"),
     Flag("--ipc", "HostConfig.IpcMode", TEXT, "IPC namespace"),
+    Flag("--isolation", "HostConfig.Isolation", TEXT, "Isolation technology: default"),
+    Flag("--kernel-memory", "HostConfig.KernelMemory", BYTES, "Limit of kernel memory"),
     Flag("-l --label", "", Checked("LABEL", _named("label")), "Label: KEY=VALUE", many=True),
     Flag("--label-file", "", TEXT, "File of labels", many=True),
+    Flag("--link", "HostConfig.Links", TEXT, "Link to another container", many=True),
+    Flag("--link-local-ip", "", TEXT, "Link-local address", many=True),
     Flag("--log-driver", "", TEXT, "Logging driver"),
     Flag("--log-opt", "", PAIR, "Option for the logging driver", many=True),
     Flag("--mac-address", "", TEXT, "MAC address"),
     Flag("-m --memory", "HostConfig.Memory", BYTES, "Limit of memory, such as 512m"),
     Flag("--memory-reservation", "HostConfig.MemoryReservation", BYTES, "Soft limit of memory"),
     Flag("--memory-swap", "HostConfig.MemorySwap", Checked("BYTES", _swap), "Memory and swap together; -1: unlimited"),
+    Flag("--memory-swappiness", "HostConfig.MemorySwappiness", NUMBER, "How willingly to swap, 0 to 100"),
     Flag("--mount", "HostConfig.Mounts", Checked("MOUNT", parse_mount), "Mount: type=volume,src=,dst=,...", many=True),
     Flag("--name", "", TEXT, "Name of the container"),
     Flag("--network --net", "", TEXT, "Network to connect to: bridge, none, host, container:NAME or a name", many=True),

@@ -56,8 +56,10 @@ def run(client: Client, /, image: str, words: Sequence[str], detach: bool, sig_p
         body = container_body(image, words, flags, detach=detach)
         if detach:
             identifier = create_container(client, body, flags)
-            client.containers.start(identifier)
-            print(identifier)
+            try:
+                client.containers.start(identifier)
+            finally:
+                print(identifier)
             return 0
         return _in_foreground(client, body, flags, sig_proxy=sig_proxy)
     except EngineError as error:
