@@ -16,6 +16,8 @@ from holdfast.runtime.spec import DEFAULT_SHM_BYTES, MASKED_PATHS, READONLY_PATH
 _DOCKERS_RUNTIME = ("runc", "io.containerd.runc.v2")
 """What Docker calls its own default, and what its `inspect` hands to those who make a container again."""
 
+_LARGEST = (1 << 63) - 1
+
 FindID = Callable[[str], str]
 """The full id of a container, by name, id or the beginning of its id. Raises NotFound."""
 
@@ -44,7 +46,7 @@ def settle(host: HostConfig, facts: HostFacts, runtime: str, find_id: FindID) ->
         pid_mode=_joined(host.pid_mode, find_id),
         security_opt=with_labels(host),
         shm_size=host.shm_size or DEFAULT_SHM_BYTES,
-        memory_swap=limited.memory_swap or 2 * limited.memory,
+        memory_swap=max(limited.memory_swap, -1) or min(2 * limited.memory, _LARGEST),
         memory_swappiness=None if limited.memory_swappiness == -1 else limited.memory_swappiness,
         pids_limit=limited.pids_limit if (limited.pids_limit or 0) > 0 else None,
         oom_kill_disable=bool(limited.oom_kill_disable),

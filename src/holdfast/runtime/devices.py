@@ -34,7 +34,7 @@ def resolve_device(path_on_host: str, path_in_container: str = "", access: str =
     Raises InvalidParameter, in Docker's words, if it is not there or holds no device.
     """
     check_access(access)
-    inside = path_in_container or path_on_host
+    inside = os.path.join("/", path_in_container or path_on_host)
     try:
         found = os.stat(path_on_host)
     except OSError as error:

@@ -119,6 +119,7 @@ def start_exec(
         if pid < 0:
             raise messages.exec_failed(message or launch.stderr_text(), first_word)
         faults.point("runtime-exec-started")
+        _set_oom_score(pid, process)
         undo.pop_all()
         return ExecTask(pid, connection, launch, bundle)
 
@@ -141,3 +142,11 @@ def _remove(bundle: Path) -> None:
     with contextlib.suppress(FileNotFoundError), \
             owned_fd(os.open(bundle.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as parent:
         remove_tree(parent, bundle.name)
+
+
+def _set_oom_score(pid: int, process: Mapping[str, object]) -> None:
+    """crun sets the score of a container's first process only; an exec gets its own as soon as its id is known."""
+    score = process.get("oomScoreAdj")
+    if score is not None:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            Path(f"/proc/{pid}/oom_score_adj").write_text(f"{score}\n")
