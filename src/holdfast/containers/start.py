@@ -28,13 +28,13 @@ from holdfast.containers.rooms import Rooms
 from holdfast.containers.spec import Surroundings, spec_input
 from holdfast.containers.staging import open_bind, settle_propagation
 from holdfast.containers.targets import make_target
-from holdfast.errors import Conflict, EngineError, NotModified, Unavailable
+from holdfast.errors import Conflict, DeadlineExceeded, EngineError, NotModified, Unavailable
 from holdfast.kernel.path import owned_fd
 from holdfast.runtime import logfiles
 from holdfast.runtime.messages import OTHER, StartFailed
 from holdfast.runtime.runtime import Task, TaskRequest
 from holdfast.runtime.spec import build_spec
-from holdfast.volumes.drivers.base import Opened, opened_here
+from holdfast.volumes.drivers.base import HERE, MountFailed, Opened, opened_here
 from holdfast.volumes.mounts import MountPoint
 
 logger = log.get(__name__)
@@ -134,12 +134,26 @@ class Starter:
             spec, warnings = build_spec(spec_input(record, around, self._joins.pid), facts)
             for warning in warnings:
                 logger.warning("limits of this engine", extra={"container": record.id, "what": warning})
-            task = rooms.runtime.create(self._request(container, spec, log_rules))
+            request = self._request(container, spec, log_rules)
+            task = self._create(request, may_hang=any(opened.hands is not HERE for _, opened in sources))
             undo.callback(rooms.runtime.delete, record.id)
             rooms.staging.unstage(record.id)
             faults.point("container-task-created")
             self._release(container, task, tuple(mounted))
             undo.pop_all()
+
+    def _create(self, request: TaskRequest, *, may_hang: bool) -> Task:
+        """Have the runtime create the container; where it binds storage that may hang it has that storage's deadline.
+
+        Raises MountFailed then, what `Runtime.create` raises.
+        """
+        if not may_hang:
+            return self._rooms.runtime.create(request)
+        try:
+            timeout_s = self._rooms.config.mount_timeout_s
+            return self._rooms.runtime.create(dataclasses.replace(request, timeout_s=timeout_s))
+        except DeadlineExceeded as error:
+            raise MountFailed(f"{error}: the storage of a volume does not answer: connection timed out") from error
 
     def _release(self, container: Container, task: Task, mounted: tuple[MountPoint, ...]) -> None:
         """Hand out the streams, let the process run, record it."""

@@ -57,6 +57,8 @@ class TaskRequest:
     terminal: bool = False
     open_stdin: bool = False
     stdin_once: bool = False
+    timeout_s: float = CREATE_TIMEOUT_S
+    """How long the runtime may take, which binds what the container mounts."""
 
 
 class Runtime:
@@ -152,7 +154,7 @@ class Runtime:
         """Create a container up to the point where its program is about to run.
 
         Raises StartFailed, in Docker's words and with the exit code to record, if the runtime refuses; then
-        nothing of it is left. Raises DeadlineExceeded after 120 s, System for anything else.
+        nothing of it is left. Raises DeadlineExceeded after `timeout_s`, System for anything else.
         """
         chosen = self.probe()
         try:
@@ -182,7 +184,7 @@ class Runtime:
             launch.release()
             launch.end_release()
             try:
-                report = launch.report(CREATE_TIMEOUT_S)
+                report = launch.report(request.timeout_s)
             except DeadlineExceeded as error:
                 raise error.within(f"create container {request.id}") from None
             launch.reap()
