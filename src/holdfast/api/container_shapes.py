@@ -48,6 +48,11 @@ def create_request(
     )
 
 
+def container_config(body: wire.ContainerConfig) -> model.ContainerConfig:
+    """Give the portable half of a request by itself, as a commit may send it."""
+    return msgspec.convert(body, type=model.ContainerConfig, from_attributes=True)
+
+
 def mount_spec(mount: wire.Mount) -> MountSpec:
     """Give an entry of `HostConfig.Mounts` in the volumes room's terms."""
     given = frozenset(

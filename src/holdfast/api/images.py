@@ -8,12 +8,17 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from holdfast.api import registry
+from holdfast.api.container_shapes import container_config
 from holdfast.api.filters import decode_filters
 from holdfast.api.response import Response, StreamResponse, empty, json_response
 from holdfast.api.router import Router
 from holdfast.api.streams import bytes_response, progress_response
-from holdfast.api.worker import BodyReader, in_worker
+from holdfast.api.worker import BodyReader, in_patient_worker, in_worker
+from holdfast.containers.commit import CommitRequest
 from holdfast.errors import InvalidParameter, Unsupported
+from holdfast.images import reference
+from holdfast.wire.containers import ContainerConfig
 from holdfast.wire.images import (
     decode_credentials,
     decode_platform,
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from holdfast.images.tarstream import Readable
 
 routes = Router()
+routes.include(registry.routes)
 
 _TAR = {"Content-Type": "application/x-tar"}
 _READ_AHEAD_BYTES = 256 << 10
@@ -52,10 +58,15 @@ async def image_create(request: Request, engine: Engine) -> StreamResponse:
     query = request.query
     platform = query.get("platform") if request.api_version >= (1, 32) else ""
     if query.get("fromImage"):
-        credentials = decode_credentials(request.headers.get("x-registry-auth", ""), strict=False)
+        credentials = decode_credentials(request.headers.get("x-registry-auth", ""))
         name, tag = query.get("fromImage"), query.get("tag")
+        pull = functools.partial(engine.images.pull, name, tag)
+        if not tag and reference.parse(name) == reference.parse(name).tagged():
+            pull = functools.partial(engine.images.pull, name)
+        elif not tag:
+            pull = functools.partial(engine.images.pull_all, name)
         return await progress_response(
-            lambda emit: engine.images.pull(name, tag, platform=platform, credentials=credentials, progress=emit)
+            lambda emit: pull(platform=platform, credentials=credentials, progress=emit)
         )
     source = query.get("fromSrc")
     if source not in ("", "-"):
@@ -92,12 +103,6 @@ async def image_save_many(request: Request, engine: Engine) -> StreamResponse:
     return await bytes_response(lambda emit: engine.images.save(names, emit), _TAR)
 
 
-@routes.add("GET", "/images/search")
-async def image_search(_request: Request, _engine: Engine) -> Response:
-    """GET /images/search → 501. Operation ImageSearch."""
-    raise Unsupported("search is a service of Docker Hub that this engine does not use; see https://hub.docker.com")
-
-
 @routes.add("POST", "/images/prune", since=(1, 25))
 async def image_prune(request: Request, engine: Engine) -> Response:
     """POST /images/prune → 200 ImagePruneResponse. Operation ImagePrune."""
@@ -112,16 +117,42 @@ async def image_save(request: Request, engine: Engine) -> StreamResponse:
     return await bytes_response(lambda emit: engine.images.save(names, emit), _TAR)
 
 
+@routes.add("POST", "/commit")
+async def image_commit(request: Request, engine: Engine) -> Response:
+    """POST /commit → 201 Id. Operation ImageCommit."""
+    query = request.query
+    if not query.get("container"):
+        raise InvalidParameter('invalid name or ID supplied: ""')
+    body = await request.json(ContainerConfig) if request.has_body else None
+    wanted = CommitRequest(
+        container=query.get("container"),
+        repository=query.get("repo"),
+        tag=query.get("tag"),
+        comment=query.get("comment"),
+        author=query.get("author"),
+        pause=query.flag("pause") if query.get("pause") else True,
+        changes=tuple(query.all("changes")),
+        config=None if body is None or body == ContainerConfig() else container_config(body),
+    )
+    return json_response(201, {"Id": await in_patient_worker(engine.containers.commit, wanted)})
+
+
 @routes.add("GET", "/images/{name:.*}/history")
 async def image_history(request: Request, engine: Engine) -> Response:
     """GET /images/{name}/history → 200 [HistoryResponseItem]. Operation ImageHistory."""
-    return json_response(200, encode_history(*await in_worker(engine.images.history, request.params["name"])))
+    platform = decode_platform(request.query.get("platform")) if request.api_version >= (1, 48) else ""
+    return json_response(
+        200, encode_history(*await in_worker(engine.images.history, request.params["name"], platform))
+    )
 
 
 @routes.add("GET", "/images/{name:.*}/json")
 async def image_inspect(request: Request, engine: Engine) -> Response:
     """GET /images/{name}/json → 200 ImageInspect. Operation ImageInspect."""
-    image = await in_worker(engine.images.resolve, request.params["name"])
+    platform = decode_platform(request.query.get("platform")) if request.api_version >= (1, 49) else ""
+    if platform and request.query.flag("manifests"):
+        raise InvalidParameter("conflicting options: manifests and platform options cannot both be set")
+    image = await in_worker(engine.images.resolve_for, request.params["name"], platform)
     return json_response(200, encode_inspect(image, engine.images.layers_of(image), request.api_version))
 
 
@@ -129,9 +160,10 @@ async def image_inspect(request: Request, engine: Engine) -> Response:
 async def image_push(request: Request, engine: Engine) -> StreamResponse:
     """POST /images/{name}/push → 200 stream. Operation ImagePush."""
     name, tag = request.params["name"], request.query.get("tag")
-    credentials = decode_credentials(request.headers.get("x-registry-auth", ""), strict=True)
+    platform = decode_platform(request.query.get("platform")) if request.api_version >= (1, 46) else ""
+    credentials = decode_credentials(request.headers.get("x-registry-auth", ""))
     return await progress_response(
-        lambda emit: engine.images.push(name, tag, credentials=credentials, progress=emit)
+        lambda emit: engine.images.push(name, tag, platform=platform, credentials=credentials, progress=emit)
     )
 
 

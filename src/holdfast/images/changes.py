@@ -16,6 +16,7 @@ from holdfast.errors import InvalidParameter
 
 Config = dict[str, Any]
 
+_SHELL: Final = ("/bin/sh", "-c")
 _PORT: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
 _UNITS_NS: Final = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d*)?)(ns|us|µs|ms|s|m|h)")
@@ -27,6 +28,7 @@ def apply_changes(config: Mapping[str, Any], changes: Sequence[str]) -> Config:
     Raises InvalidParameter for an instruction that is unknown, not allowed here or wrong.
     """
     result: Config = json.loads(json.dumps(config))
+    is_cmd_ours = False
     for text in changes:
         for line in re.sub(r"\\\n", "", text).splitlines():
             words = line.strip().split(None, 1)
@@ -39,13 +41,16 @@ def apply_changes(config: Mapping[str, Any], changes: Sequence[str]) -> Config:
             if not rest:
                 raise InvalidParameter(f"{name} requires at least one argument")
             apply(result, rest)
+            is_cmd_ours = is_cmd_ours or name == "CMD"
+            if name == "ENTRYPOINT" and not is_cmd_ours:
+                result.pop("Cmd", None)  # those were the arguments of another entrypoint
     return result
 
 
-def _command(rest: str) -> list[str]:
+def _command(config: Config, rest: str) -> list[str]:
     """Read the JSON form of a command, else the shell form."""
     words = _json_words(rest)
-    return ["/bin/sh", "-c", rest] if words is None else words
+    return [*(config.get("Shell") or _SHELL), rest] if words is None else words
 
 
 def _json_words(rest: str) -> list[str] | None:
@@ -79,11 +84,11 @@ def _pairs(name: str, rest: str) -> list[tuple[str, str]]:
 
 
 def _cmd(config: Config, rest: str) -> None:
-    config["Cmd"] = _command(rest)
+    config["Cmd"] = _command(config, rest)
 
 
 def _entrypoint(config: Config, rest: str) -> None:
-    config["Entrypoint"] = _command(rest)
+    config["Entrypoint"] = _command(config, rest)
 
 
 def _env(config: Config, rest: str) -> None:

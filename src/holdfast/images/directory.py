@@ -46,17 +46,17 @@ def take_in(
     layers that are not what the configuration says, OSError.
     """
     manifest = parse_manifest((directory / "manifest.json").read_bytes())
-    text = (directory / reference_hex(manifest.config_digest)).read_bytes()
-    if digest_of(text) != manifest.config_digest:
-        raise System(f"image config verification failed for digest {manifest.config_digest}")
+    text = (directory / reference_hex(manifest.config.digest)).read_bytes()
+    if digest_of(text) != manifest.config.digest:
+        raise System(f"image config verification failed for digest {manifest.config.digest}")
     config = parse_config(text)
     missing = intake.missing_layers(config)
     blobs = []
-    for place, (digest, size_bytes) in enumerate(manifest.layers):
-        path = directory / reference_hex(digest)
-        if place in missing and _digest_of_file(path) != digest:
-            raise System(f"layer verification failed for digest {digest}")
-        blobs.append(LayerBlob(path, digest, size_bytes))
+    for place, layer in enumerate(manifest.layers):
+        path = directory / reference_hex(layer.digest)
+        if place in missing and _digest_of_file(path) != layer.digest:
+            raise System(f"layer verification failed for digest {layer.digest}")
+        blobs.append(LayerBlob(path, layer.digest, layer.size_bytes))
     now = time.time()
     names = Names(tags={str(tag): now for tag in tags}, digests={}, manifests={})
     intake.add(config, blobs, names, workspace)
@@ -79,7 +79,7 @@ def _manifest(files: ImageFiles, table: ImageTable, record: ImageRecord, layers:
     came_with = table.manifest_of(record.id)
     if came_with is not None:
         text = files.blob(came_with).read_bytes()
-        if [digest for digest, _ in parse_manifest(text).layers] == [layer.blob_digest for layer in layers]:
+        if [layer.digest for layer in parse_manifest(text).layers] == [layer.blob_digest for layer in layers]:
             return text
     if any(layer.media_type.endswith("zstd") for layer in layers):
         return manifests.manifest_of(record, layers)

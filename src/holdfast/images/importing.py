@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from holdfast import faults
 from holdfast.errors import InvalidParameter
 from holdfast.images import reference
 from holdfast.images.changes import apply_changes
@@ -24,11 +25,19 @@ from holdfast.images.unpack import compression_of, decompressed
 from holdfast.store.images import LayerRecord
 
 _EMPTY_TAR_BYTES = 1024
+_EMPTY_TAR = f"sha256:{hashlib.sha256(bytes(_EMPTY_TAR_BYTES)).hexdigest()}"
+
+Source = Callable[[Callable[[bytes], object]], object]
+"""Writes a layer's tar, piece by piece, to the function it is given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What an image made here says about itself. `config` is what containers start from, before `changes`."""
+    """What an image made here says about itself.
+
+    `config` is what containers start from, before `changes`; `more` are members of the whole configuration that only
+    this kind of image has.
+    """
 
     message: str = ""
     author: str = ""
@@ -36,12 +45,23 @@ class Description:
     platform: str = ""
     created_by: str = ""
     config: Mapping[str, Any] | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+def from_stream(archive: Readable) -> Source:
+    """Give a layer's source that copies `archive`."""
+
+    def copy(write: Callable[[bytes], object]) -> None:
+        while data := archive.read(CHUNK):
+            write(data)
+
+    return copy
 
 
 def import_layer(
     files: ImageFiles,
     intake: Intake,
-    archive: Readable,
+    source: Source,
     name: reference.Reference | None,
     description: Description,
     *,
@@ -50,7 +70,8 @@ def import_layer(
 ) -> Loaded:
     """Make an image of a layer's tar, plain or compressed, on top of `parent` if there is one; gives id and labels.
 
-    Raises InvalidParameter for a bad tar or change, System, OSError.
+    On top of a parent, a tar without entries makes no layer. Raises InvalidParameter for a bad tar or change, System,
+    OSError, and whatever `source` raises.
     """
     base = parent.config if parent is not None else {}
     inner = apply_changes(description.config if description.config is not None else base.get("config") or {},
@@ -59,35 +80,40 @@ def import_layer(
     if platform.os != "linux":
         raise InvalidParameter(f"operating system {platform.os!r} is not supported")
     with files.workspace() as workspace:
-        blob, diff_id = _store(archive, workspace)
-        document = _document(base, inner, description, platform, diff_id)
+        blob, diff_id = _store(source, workspace)
+        faults.point("image-layer-written")
+        is_layer = parent is None or diff_id != _EMPTY_TAR
+        document = _document(base, inner, description, platform, diff_id if is_layer else "")
         config = parse_config(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode())
-        below = [
+        blobs = [
             LayerBlob(files.blob(layer.blob_digest), layer.blob_digest, layer.blob_size_bytes)
             for layer in parent_layers
         ]
         names = Names(tags={} if name is None else {str(name): time.time()}, digests={}, manifests={})
-        intake.add(config, [*below, blob], names, workspace)
+        intake.add(
+            config, [*blobs, blob] if is_layer else blobs, names, workspace,
+            parent_id="" if parent is None else parent.id,
+        )  # fmt: skip
         return config.image_id, labels_of(config)
 
 
-def _store(archive: Readable, workspace: Path) -> tuple[LayerBlob, str]:
+def _store(source: Source, workspace: Path) -> tuple[LayerBlob, str]:
     """Keep the tar as it comes; gives its blob and the digest of what is in it."""
     path = workspace / "import"
     digest = hashlib.sha256()
-    size = 0
-    head = b""
     with path.open("wb") as out:
-        while data := archive.read(CHUNK):
-            if len(head) < 8:
-                head += data[:8]
+
+        def keep(data: bytes) -> None:
             digest.update(data)
             out.write(data)
-            size += len(data)
-    if size < _EMPTY_TAR_BYTES and not compression_of(head):
+
+        source(keep)
+    size = path.stat().st_size
+    with path.open("rb") as kept:
+        compression = compression_of(kept.read(8))
+    if size < _EMPTY_TAR_BYTES and not compression:
         raise InvalidParameter("invalid tar archive: unexpected EOF")
     blob = LayerBlob(path, f"sha256:{digest.hexdigest()}", size)
-    compression = compression_of(head)
     if not compression:
         return blob, blob.digest
     plain_digest = hashlib.sha256()
@@ -100,22 +126,25 @@ def _store(archive: Readable, workspace: Path) -> tuple[LayerBlob, str]:
 def _document(
     base: Mapping[str, Any], inner: Mapping[str, Any], description: Description, platform: Platform, diff_id: str
 ) -> dict[str, Any]:
-    """Write the configuration of the new image."""
+    """Write the configuration of the new image; without `diff_id` it has no layer of its own."""
     created = format_time(datetime.now(UTC))
     step = {
         "created": created,
         **({"created_by": description.created_by} if description.created_by else {}),
         **({"author": description.author} if description.author else {}),
         **({"comment": description.message} if description.message else {}),
+        **({} if diff_id else {"empty_layer": True}),
     }
+    diff_ids = [*((base.get("rootfs") or {}).get("diff_ids") or []), *([diff_id] if diff_id else [])]
     return {
         "architecture": platform.architecture,
         **({"variant": platform.variant} if platform.variant else {}),
         **({"author": description.author} if description.author else {}),
         **({"comment": description.message} if description.message else {}),
         "config": inner,
+        **description.more,
         "created": created,
         "history": [*(base.get("history") or []), step],
         "os": platform.os,
-        "rootfs": {"type": "layers", "diff_ids": [*((base.get("rootfs") or {}).get("diff_ids") or []), diff_id]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
     }

@@ -172,6 +172,7 @@ class Intake:
                     if prepared.blob.exists():
                         os.link(prepared.blob, workspace / "blob")
                         self._files.place_blob(workspace / "blob", record.blob_digest)
+                        (workspace / "blob").unlink(missing_ok=True)  # rename(2) leaves it if both are one file
             for path, digest in written:
                 self._files.place_blob(path, digest)
             for directory in (self._files.layers, self._files.blobs):

@@ -6,6 +6,7 @@ Source: OCI image specification, `image-index.md`; architecture names are those 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,7 +27,11 @@ _ARCHITECTURES: Final = {
     "loongarch64": ("loong64", ""),
     "mips64": ("mips64le", ""),
 }
+_SYSTEMS: Final = ("linux", "windows", "darwin", "freebsd")
+_OS: Final = r"^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?$"
+_COMPONENT: Final = r"^[A-Za-z0-9_.-]+$"
 _ALIASES: Final = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "i386": "386"}
+_KNOWN_ARCHITECTURES: Final = frozenset({name for name, _ in _ARCHITECTURES.values()} | {"wasm", "ppc64"})
 _ARM_VARIANTS: Final = {"v8": ("v8", "v7", "v6", "v5"), "v7": ("v7", "v6", "v5"), "v6": ("v6", "v5"), "v5": ("v5",)}
 
 
@@ -74,18 +79,38 @@ def parse_platform(text: str) -> Platform:
     host = host_platform()
     if not text:
         return host
-    parts = text.lower().split("/")
-    if len(parts) > 3 or not all(part.replace("-", "").replace("_", "").isalnum() for part in parts):
-        raise InvalidParameter(f'"{text}": unknown operating system or architecture: invalid argument')
+    parts = text.split("/")
+    if len(parts) > 3:
+        raise InvalidParameter(f'"{text}": cannot parse platform specifier: invalid argument')
+    for place, part in enumerate(parts):
+        pattern = _OS if place == 0 else _COMPONENT
+        if not re.fullmatch(pattern, part, re.ASCII):
+            kind, which = ("OS component", "OSAndVersion specifier") if place == 0 else ("component", "specifier")
+            shown = pattern.replace("\\", "\\\\")
+            raise InvalidParameter(
+                f'"{part}" is an invalid {kind} of "{text}": {which} component must match "{shown}": invalid argument'
+            )
+    parts = [part.lower() for part in parts]
+    parts[0] = parts[0].partition("(")[0]
     if len(parts) == 1:
-        if parts[0] == "linux":
-            return host
+        if parts[0] in _SYSTEMS:
+            return Platform(parts[0], host.architecture, host.variant)
+        if _ALIASES.get(parts[0], parts[0]) not in _KNOWN_ARCHITECTURES:
+            raise InvalidParameter(f'"{text}": unknown operating system or architecture: invalid argument')
         parts.insert(0, "linux")
     architecture = _ALIASES.get(parts[1], parts[1])
     variant = parts[2] if len(parts) == 3 else ""
     if not variant and architecture == host.architecture:
         variant = host.variant
     return Platform(parts[0], architecture, variant)
+
+
+def mismatch_of(name: str, found: Platform, wanted: Platform) -> str:
+    """Say in Docker's words that an image is for another platform than the one that was asked for."""
+    return (
+        f"image with reference {name} was found but its platform ({found}) does not match the specified platform"
+        f" ({wanted})"
+    )
 
 
 def platform_of(document: Mapping[str, Any]) -> Platform:

@@ -25,8 +25,13 @@ def stream(text: str) -> dict[str, object]:
 
 
 def status(text: str, *, id: str = "") -> dict[str, object]:
-    """A line about the whole (no `id`) or about one layer."""
+    """A line about the whole, `id` before it if there is one."""
     return {"status": text, "id": id} if id else {"status": text}
+
+
+def layer_status(text: str, id: str) -> dict[str, object]:
+    """A line about one layer that stands in for its bar."""
+    return {"status": text, "progressDetail": {}, "id": id}
 
 
 def amount(text: str, id: str, current_bytes: int, total_bytes: int) -> dict[str, object]:

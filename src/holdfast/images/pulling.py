@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from holdfast.errors import InvalidParameter, NotFound, System, Unsupported
 from holdfast.images import reference
+from holdfast.images.downloading import Downloader, Wanted
 from holdfast.images.files import ImageFiles
 from holdfast.images.intake import Intake, LayerBlob, Names
-from holdfast.images.loading import Loaded, labels_of
+from holdfast.images.loading import labels_of
 from holdfast.images.model import digest_of, is_digest, parse_config
-from holdfast.images.platforms import Platform, choose, parse_platform, platform_of
-from holdfast.images.progress import Progress, Throttled, status
-from holdfast.images.skopeo import Credentials, fetch_image, fetch_manifest
+from holdfast.images.platforms import Platform, choose, mismatch_of, parse_platform, platform_of
+from holdfast.images.progress import Progress, layer_status, nowhere, status
+from holdfast.images.skopeo import Credentials, fetch_manifest
 from holdfast.store.images import ImageTable
 
 _CONFIG_MAX_BYTES = 8 << 20
@@ -25,16 +24,26 @@ _CONFIG_MAX_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One image's manifest: its text, and digests and sizes of its configuration and layers, lowest first."""
+    """One image's manifest: its text, its configuration and its layers, lowest first."""
 
     text: bytes
-    config_digest: str
-    layers: tuple[tuple[str, int], ...]
+    config: Wanted
+    layers: tuple[Wanted, ...]
 
     @property
     def digest(self) -> str:
         """The digest of the manifest itself."""
         return digest_of(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """An image that was pulled; `mismatch` says so if its platform is not the one that was asked for."""
+
+    id: str
+    labels: Mapping[str, str] | None
+    is_news: bool
+    mismatch: str
 
 
 def wanted_reference(name: str, tag: str) -> reference.Reference:
@@ -55,44 +64,60 @@ def pull(
     platform: str,
     credentials: Credentials,
     progress: Progress,
-) -> Loaded:
-    """Get `wanted` from its registry; what is here already is only named. Gives id and labels.
+) -> Pulled:
+    """Get `wanted` from its registry; what is here already is only named.
 
-    Raises NotFound, Unauthorized, Unsupported (old formats), InvalidParameter, System.
+    Raises NotFound, Unauthorized, Unsupported (old formats), InvalidParameter, System, and what `progress` raises.
     """
     target = parse_platform(platform)
     listed = _fetch(wanted, credentials)
-    progress(status(f"Pulling from {_repository(wanted)}", id=wanted.tag or wanted.digest or ""))
+    progress(status(f"Pulling from {_repository(wanted)}", id=wanted.tag or wanted.familiar))
     manifest = _choose(listed, wanted, target, credentials)
     top_digest = digest_of(listed)
-    now = time.time()
     names = Names(
-        tags={str(wanted): now} if wanted.tag else {},
+        tags={str(wanted): None} if wanted.tag else {},
         digests={str(wanted.with_digest(top_digest)): manifest.digest},
         manifests={manifest.digest: manifest.text},
     )
     known = table.find_tag(str(wanted)) if wanted.tag else table.find_digest(str(wanted))
     with files.workspace() as workspace:
-        present = table.get(manifest.config_digest)
-        if present is not None and not present.hidden:
-            config = parse_config(present.config)
-            if platform:
-                _check_platform(config.json, target, wanted)
-            blobs = [LayerBlob(files.blob(digest), digest, size) for digest, size in manifest.layers]
-            intake.add(config, blobs, names, workspace)
+        downloader = Downloader(
+            files, table, wanted.with_digest(manifest.digest), credentials, workspace, progress
+        )
+        present = table.get(manifest.config.digest)
+        config = parse_config(_download_config(manifest, downloader) if present is None else present.config)
+        if len(manifest.layers) != len(config.diff_ids):
+            raise InvalidParameter(
+                f"invalid manifest, layers length mismatch: expected {len(config.diff_ids)}, got {len(manifest.layers)}"
+            )
+        quiet = present is not None and not present.hidden
+        told = nowhere if quiet else progress
+        fresh: set[int] = set()
+        if not quiet:
+            fresh = set(intake.missing_layers(config))
+            blobs = downloader.layers(manifest.layers, config.diff_ids)
         else:
-            config = parse_config(_download(manifest, wanted, credentials, workspace, progress))
-            if platform:
-                _check_platform(config.json, target, wanted)
-            blobs = [
-                LayerBlob(workspace / "image" / reference_hex(digest), digest, size)
-                for digest, size in manifest.layers
-            ]
-            intake.add(config, blobs, names, workspace, unpacked=_Announcer(manifest.layers, progress).unpacked)
+            blobs = [LayerBlob(files.blob(layer.digest), layer.digest, layer.size_bytes) for layer in manifest.layers]
+
+        def unpacked(place: int) -> None:
+            if place in fresh:
+                told(layer_status("Pull complete", manifest.layers[place].short_id))
+
+        intake.add(config, blobs, names, workspace, unpacked=unpacked)
     progress(status(f"Digest: {top_digest}"))
-    outcome = "Image is up to date" if known == config.image_id else "Downloaded newer image"
-    progress(status(f"Status: {outcome} for {wanted.familiar}"))
-    return config.image_id, labels_of(config)
+    mismatch = ""
+    if platform and not target.accepts(platform_of(config.json)):
+        mismatch = mismatch_of(wanted.familiar, platform_of(config.json), target)
+    return Pulled(config.image_id, labels_of(config), known != config.image_id, mismatch)
+
+
+def finish(name: str, pulled: Sequence[Pulled], progress: Progress) -> None:
+    """Say what the pull of `name` came to."""
+    outcome = "Downloaded newer image" if any(each.is_news for each in pulled) else "Image is up to date"
+    progress(status(f"Status: {outcome} for {name}"))
+    for each in pulled:
+        if each.mismatch:
+            progress(status(f"WARNING: {each.mismatch}"))
 
 
 def parse_manifest(text: bytes) -> Manifest:
@@ -100,16 +125,10 @@ def parse_manifest(text: bytes) -> Manifest:
     document = _json(text)
     if document.get("schemaVersion") == 1:
         raise Unsupported("Docker Image Format v1 and Docker Image manifest version 2, schema 1 are not supported")
-    config, layers = document.get("config"), document.get("layers")
-    if not isinstance(config, dict) or not is_digest(config.get("digest")) or not isinstance(layers, list):
+    layers = document.get("layers")
+    if not isinstance(layers, list):
         raise System("invalid manifest: config or layers missing")
-    found = []
-    for layer in layers:
-        size = layer.get("size") if isinstance(layer, dict) else None
-        if not isinstance(size, int) or size < 0 or not is_digest(layer.get("digest")):
-            raise System("invalid manifest: a layer without digest or size")
-        found.append((str(layer["digest"]), size))
-    return Manifest(text, str(config["digest"]), tuple(found))
+    return Manifest(text, _blob(document.get("config")), tuple(map(_blob, layers)))
 
 
 def reference_hex(digest: str) -> str:
@@ -137,73 +156,17 @@ def _choose(
     return parse_manifest(_fetch(wanted.with_digest(str(chosen["digest"])), credentials))
 
 
-def _download(
-    manifest: Manifest, wanted: reference.Reference, credentials: Credentials, workspace: Path, progress: Progress
-) -> bytes:
-    """Copy configuration and layers to `workspace`/image; gives the configuration."""
-    announcer = _Announcer(manifest.layers, progress)
-    announcer.begin()
-    fetch_image(wanted.with_digest(manifest.digest), credentials, workspace / "image", announcer.received)
-    announcer.end()
-    path = workspace / "image" / reference_hex(manifest.config_digest)
-    if path.stat().st_size > _CONFIG_MAX_BYTES:
+def _download_config(manifest: Manifest, downloader: Downloader) -> bytes:
+    if manifest.config.size_bytes > _CONFIG_MAX_BYTES:
         raise InvalidParameter(f"invalid image JSON: more than {_CONFIG_MAX_BYTES} bytes")
-    text = path.read_bytes()
-    if digest_of(text) != manifest.config_digest:
-        raise System(f"image config verification failed for digest {manifest.config_digest}")
-    return text
+    return downloader.small(manifest.config)
 
 
-class _Announcer:
-    """Tells how far each layer is.
-
-    What is on its way has no names yet; its bytes are counted to the layers that are not complete, in order, which is
-    the order in which they are asked for.
-    """
-
-    def __init__(self, layers: Sequence[tuple[str, int]], progress: Progress) -> None:
-        self._layers = list(dict.fromkeys(layers))
-        self._places = list(layers)
-        self._progress = progress
-        self._amounts = Throttled(progress)
-        self._complete: set[str] = set()
-
-    def begin(self) -> None:
-        for digest, _ in self._layers:
-            self._progress(status("Pulling fs layer", id=reference.short_id(digest)))
-
-    def received(self, complete: Mapping[str, int], partial_bytes: int) -> None:
-        for digest, size in self._layers:
-            if digest in self._complete:
-                continue
-            if reference_hex(digest) in complete:
-                self._finish(digest)
-            elif partial_bytes > 0:
-                share = min(partial_bytes, size)
-                partial_bytes -= share
-                self._amounts.amount("Downloading", reference.short_id(digest), share, size)
-
-    def end(self) -> None:
-        for digest, _ in self._layers:
-            if digest not in self._complete:
-                self._finish(digest)
-
-    def unpacked(self, place: int) -> None:
-        self._progress(status("Pull complete", id=reference.short_id(self._places[place][0])))
-
-    def _finish(self, digest: str) -> None:
-        self._complete.add(digest)
-        self._progress(status("Download complete", id=reference.short_id(digest)))
-
-
-def _check_platform(config: Mapping[str, Any], target: Platform, wanted: reference.Reference) -> None:
-    """Refuse a single image of another architecture than the one that was asked for."""
-    offered = platform_of(config)
-    if offered.architecture and not target.accepts(offered):
-        raise NotFound(
-            f"image with reference {wanted.familiar} was found but does not provide the specified platform ({target}):"
-            f" it is for {offered}"
-        )
+def _blob(descriptor: Any) -> Wanted:
+    size = descriptor.get("size") if isinstance(descriptor, dict) else None
+    if not isinstance(size, int) or size < 0 or not is_digest(descriptor.get("digest")):
+        raise System("invalid manifest: a configuration or layer without digest or size")
+    return Wanted(str(descriptor["digest"]), size)
 
 
 def _repository(wanted: reference.Reference) -> str:

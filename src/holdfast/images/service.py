@@ -15,12 +15,26 @@ from holdfast import log
 from holdfast.errors import InvalidParameter, NotFound, System
 from holdfast.events import EventBus
 from holdfast.images import directory as image_directory
-from holdfast.images import history, importing, loading, pulling, pushing, reference, removal, saving
+from holdfast.images import (
+    distribution,
+    history,
+    importing,
+    loading,
+    login,
+    pulling,
+    pushing,
+    reference,
+    removal,
+    saving,
+    skopeo,
+)
+from holdfast.images.distribution import Distribution
 from holdfast.images.files import ImageFiles
 from holdfast.images.filters import ImageFilters, parse_list_filters, parse_prune_filters
 from holdfast.images.intake import Intake
 from holdfast.images.model import Image, from_record
-from holdfast.images.progress import Progress, nowhere
+from holdfast.images.platforms import mismatch_of, parse_platform, platform_of
+from holdfast.images.progress import Progress, nowhere, status
 from holdfast.images.skopeo import Credentials
 from holdfast.locks import NamedLocks
 from holdfast.store import Store
@@ -116,17 +130,22 @@ class Images:
                 if not self._held[image.id]:
                     del self._held[image.id]
 
+    def resolve_for(self, name: str, platform: str) -> Image:
+        """Find an image as `resolve` does, for one platform ("": any). Raises NotFound if it is for another one."""
+        image = self.resolve(name)
+        if platform:
+            wanted, found = parse_platform(platform), platform_of(image.config)
+            if not wanted.accepts(found):
+                raise NotFound(mismatch_of(name, found, wanted))
+        return image
+
     def layers_of(self, image: Image) -> tuple[Path, ...]:
         """The directories of an image's layers, topmost first."""
         return tuple(self._files.layer(chain_id) for chain_id in reversed(image.layers))
 
-    def inspect(self, name: str) -> Image:
-        """The same as `resolve`, by the name of the API's operation."""
-        return self.resolve(name)
-
-    def history(self, name: str) -> tuple[Image, Steps]:
-        """Give an image and the steps that made it, the newest first. Raises as `resolve`."""
-        image = self.resolve(name)
+    def history(self, name: str, platform: str = "") -> tuple[Image, Steps]:
+        """Give an image and the steps that made it, the newest first. Raises as `resolve_for`."""
+        image = self.resolve_for(name, platform)
         return image, history.of(image, [layer.size_bytes for layer in self._table.layers_of(image.id)])
 
     def count(self) -> int:
@@ -237,13 +256,14 @@ class Images:
         new = _tag_reference(repository, tag) if repository else None
         description = importing.Description(message or "Imported from -", changes=tuple(changes), platform=platform)
         with _failing_as("import image"):
-            image_id, labels = importing.import_layer(self._files, self._intake, archive, new, description)
+            source = importing.from_stream(archive)
+            image_id, labels = importing.import_layer(self._files, self._intake, source, new, description)
         progress({"status": image_id})
         self._tell("import", image_id, image_id, labels)
         return image_id
 
     def commit(
-        self, parent_id: str, changed: Readable, repository: str, tag: str, description: importing.Description
+        self, parent_id: str, changed: importing.Source, repository: str, tag: str, description: importing.Description
     ) -> str:
         """Make an image of another and a layer on top of it, as a tar with whiteouts; gives its id.
 
@@ -253,10 +273,17 @@ class Images:
         parent = self.get(parent_id)
         layers = self._table.layers_of(parent_id)
         with _failing_as("commit image"):
-            image_id, _ = importing.import_layer(
+            image_id, labels = importing.import_layer(
                 self._files, self._intake, changed, new, description, parent=parent, parent_layers=layers
             )
+        self._tell("create", image_id, image_id, labels)
+        if new is not None:
+            self._tell("tag", image_id, new.familiar, labels)
         return image_id
+
+    def check_name(self, repository: str, tag: str = "") -> str:
+        """Check the name of an image that is to be made; gives its familiar form. Raises InvalidParameter."""
+        return _tag_reference(repository, tag).familiar
 
     def pull(
         self,
@@ -273,28 +300,72 @@ class Images:
         access), Unauthorized, System. Source: Docker Engine API, operationId ImageCreate.
         """
         wanted = pulling.wanted_reference(name, tag)
+        pulled = self._pull(wanted, platform, credentials or Credentials(), progress)
+        pulling.finish(wanted.familiar, [pulled], progress)
+        return pulled.id
+
+    def pull_all(
+        self, name: str, *, platform: str = "", credentials: Credentials | None = None, progress: Progress = nowhere
+    ) -> Sequence[str]:
+        """Get every tag that a registry has of a repository; gives their images' ids. Raises as `pull`."""
+        repository = reference.parse(name)
+        who = credentials or Credentials()
+        tags = skopeo.list_tags(repository, who)
+        if not tags:
+            raise NotFound(f"manifest for {repository.familiar_name} not found: manifest unknown: manifest unknown")
+        pulled = [self._pull(repository.with_tag(tag), platform, who, progress) for tag in tags]
+        pulling.finish(repository.familiar, pulled, progress)
+        return [each.id for each in pulled]
+
+    def _pull(
+        self, wanted: reference.Reference, platform: str, credentials: Credentials, progress: Progress
+    ) -> pulling.Pulled:
         with self._pulls.hold(str(wanted)), _failing_as("pull image"):
-            image_id, labels = pulling.pull(
-                self._files, self._intake, self._table, wanted, platform, credentials or Credentials(), progress
-            )
-        self._events.publish("image", "pull", wanted.familiar, {**(labels or {}), "name": wanted.familiar_name})
-        return image_id
+            pulled = pulling.pull(self._files, self._intake, self._table, wanted, platform, credentials, progress)
+        self._events.publish(
+            "image", "pull", wanted.familiar, {**(pulled.labels or {}), "name": wanted.familiar_name}
+        )
+        return pulled
 
     def push(
-        self, name: str, tag: str = "", *, credentials: Credentials | None = None, progress: Progress = nowhere
+        self, name: str, tag: str = "", *, platform: str = "", credentials: Credentials | None = None,
+        progress: Progress = nowhere,
     ) -> None:
-        """Send an image to its registry under `tag` (empty: every tag of the name).
+        """Send an image to its registry under `tag`, or that of `name`, or (neither) every tag of the repository.
 
-        Raises NotFound, InvalidParameter, Unauthorized, System. Source: Docker Engine API, operationId ImagePush.
+        Raises NotFound, InvalidParameter, Unauthorized, System; all but the first two after the first message.
+        Source: Docker Engine API, operationId ImagePush.
         """
         named = reference.parse(name)
-        wanted = [named.with_tag(tag)] if tag else self._tags_of_repository(named)
+        if tag:
+            named = named.with_tag(tag)
+        if platform and not named.digest:
+            self.resolve_for(named.tagged().familiar, platform)
+        progress(status(f"The push refers to repository [{named.name}]"))
+        if named.digest:
+            raise InvalidParameter("cannot push a digest reference")
+        found = self._tags_of_repository(named)
+        wanted = [each for each in found if each == named] if named.tag else found
+        if not wanted:
+            raise NotFound(f"tag does not exist: {named.familiar}")
         for each in wanted:
             image = self.resolve(each.familiar)
             with _failing_as("push image"):
                 digest = pushing.push(self._files, self._table, image, each, credentials or Credentials(), progress)
             logger.info("image pushed", extra={"image": image.id, "reference": str(each), "digest": digest})
             self._events.publish("image", "push", each.familiar, {**(image.labels or {}), "name": each.familiar_name})
+
+    def log_in(self, server: str, credentials: Credentials) -> str:
+        """Present credentials to a registry; gives the token that stands for them, if it issues one.
+
+        Raises InvalidParameter, Unauthorized, Unsupported, System. Source: Docker Engine API, operationId SystemAuth.
+        """
+        return login.log_in(server, credentials)
+
+    def distribution(self, name: str, credentials: Credentials) -> Distribution:
+        """Ask a registry what it has under a name; see `distribution.look_up`."""
+        with _failing_as("inspect distribution"):
+            return distribution.look_up(self._files, self._table, name, credentials)
 
     # -- for a builder, which has a store of its own -----------------------------------------------------------------
 
@@ -425,5 +496,5 @@ def _tag_reference(repository: str, tag: str) -> reference.Reference:
     """Parse a name for an image and its tag, which wins over one in the name. Raises InvalidParameter."""
     parsed = reference.parse(repository)
     if parsed.digest:
-        raise InvalidParameter("refusing to create a tag with a digest reference")
+        raise InvalidParameter("cannot import digest reference")
     return parsed.with_tag(tag) if tag else parsed.tagged()

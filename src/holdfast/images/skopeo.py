@@ -22,13 +22,13 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
-from holdfast.errors import DeadlineExceeded, NotFound, System, Unauthorized
-from holdfast.images.reference import DEFAULT_DOMAIN, Reference
+from holdfast.errors import DeadlineExceeded, NotFound, System, Unauthorized, Unsupported
+from holdfast.images.reference import DEFAULT_DOMAIN, DEFAULT_TAG, Reference
 from holdfast.process.run import CLEAN_ENVIRONMENT, run, spawn
 
 VERSION_FILE: Final = b"Directory Transport Version: 1.1\n"
@@ -40,18 +40,22 @@ _MANIFEST_MAX_BYTES: Final = 4 << 20
 _SAID_BYTES: Final = 8000
 _PASSED_ON: Final = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _POLICY: Final = Path("/etc/containers/policy.json")
-_UNKNOWN: Final = ("manifest unknown", "name unknown", "repository name not known")
-_DENIED: Final = ("denied", "unauthorized", "authentication required")
+_UNKNOWN_NAME: Final = ("name unknown", "repository name not known")
+_UNAUTHORIZED: Final = ("unauthorized", "authentication required", "invalid username/password")
 _FATAL: Final = re.compile(r'level=fatal msg=("(?:[^"\\]|\\.)*"|\S+)')
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who asks a registry: a user's name and password, or a token that stands for both; empty for nobody."""
+    """Who asks a registry: a user's name and password, or a token that stands for both; empty for nobody.
+
+    A registry token, which is one access alone, is known but refused: skopeo takes it as an argument, for all to see.
+    """
 
     username: str = ""
     password: str = ""
     identity_token: str = ""
+    registry_token: str = ""
 
     def __repr__(self) -> str:
         return f"Credentials(username={self.username!r})"
@@ -66,57 +70,109 @@ def fetch_manifest(wanted: Reference, credentials: Credentials) -> bytes:
         argv = ["skopeo", *_policy(), "inspect", "--raw", f"--authfile={path}", _tls("", wanted), _docker(wanted)]
         done = run(argv, timeout_s=_INSPECT_TIMEOUT_S, env=_environment(Path("/tmp")), pass_fds=(fd,), check=False)
     if done.returncode != 0:
-        raise failure(done.stderr.decode(errors="replace"), wanted)
+        raise failure(done.stderr.decode(errors="replace"), wanted, credentials)
     if len(done.stdout) > _MANIFEST_MAX_BYTES:
         raise System(f"manifest of {wanted.familiar} has {len(done.stdout)} bytes, at most {_MANIFEST_MAX_BYTES}")
     return done.stdout
 
 
-def fetch_image(
-    wanted: Reference, credentials: Credentials, directory: Path, received: Callable[[Mapping[str, int], int], None]
-) -> None:
-    """Copy an image, by digest, to `directory`, which must not exist.
+def list_tags(repository: Reference, credentials: Credentials) -> list[str]:
+    """Give the tags that a registry has of a repository. Raises as `fetch_manifest`."""
+    with _authfile(credentials, repository) as (fd, path):
+        place = f"docker://{repository.name}"
+        argv = ["skopeo", *_policy(), "list-tags", f"--authfile={path}", _tls("", repository), place]
+        done = run(argv, timeout_s=_INSPECT_TIMEOUT_S, env=_environment(Path("/tmp")), pass_fds=(fd,), check=False)
+    if done.returncode != 0:
+        raise failure(done.stderr.decode(errors="replace"), repository, credentials)
+    try:
+        tags = json.loads(done.stdout)["Tags"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise System(f"tags of {repository.familiar_name}: {error}") from error
+    return [tag for tag in tags or [] if isinstance(tag, str)]
 
-    `received` is told now and then the sizes of the blobs that are complete, by their names, and the number of bytes of
-    those still on their way. Raises as `fetch_manifest`; given up when nothing moves for five minutes.
+
+def registry_child(
+    arguments: Sequence[str],
+    wanted: Reference,
+    credentials: Credentials,
+    scratch: Path,
+    *,
+    stderr: IO[bytes],
+    pass_fds: Sequence[int],
+) -> subprocess.Popen[bytes]:
+    """Start skopeo with what it needs to reach the registry of `wanted`; the caller kills and reaps it.
+
+    Raises ProgramFailed.
     """
     with _authfile(credentials, wanted) as (fd, path):
-        options = ["--remove-signatures", f"--src-authfile={path}", _tls("src-", wanted)]
-        _copy([*options, _docker(wanted), f"dir:{directory}"], fd, directory, received, wanted)
+        argv = ["skopeo", *_policy(), *arguments, f"--authfile={path}", _tls("", wanted)]
+        return spawn(argv, env=_environment(scratch), pass_fds=(fd, *pass_fds), stderr=stderr)
 
 
 def send_image(
-    directory: Path,
-    destination: Reference,
-    credentials: Credentials,
-    received: Callable[[Mapping[str, int], int], None],
+    directory: Path, destination: Reference, credentials: Credentials, moved: Callable[[int], int]
 ) -> str:
     """Copy the image in `directory` to its registry; gives the digest of the manifest as it is there now.
 
-    Raises Unauthorized, System, DeadlineExceeded.
+    `moved` is called now and then with the child's process id and gives a number that changes while something moves.
+    Raises Unauthorized, System, DeadlineExceeded, and what `moved` raises.
     """
     digest_file = directory.parent / "digest"
-    with _authfile(credentials, destination) as (fd, path):
+    with _authfile(credentials, destination) as (fd, path), tempfile.TemporaryFile(dir=directory.parent) as said:
         options = [f"--dest-authfile={path}", f"--digestfile={digest_file}", _tls("dest-", destination)]
-        _copy([*options, f"dir:{directory}", _docker(destination)], fd, directory, received, destination)
+        child = spawn(
+            ["skopeo", *_policy(), "copy", "--quiet", *options, f"dir:{directory}", _docker(destination)],
+            env=_environment(directory.parent),
+            pass_fds=(fd,),
+            stderr=said,
+        )
+        try:
+            _watch(child, moved)
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+        if child.returncode != 0:
+            said.seek(0, os.SEEK_END)
+            said.seek(max(0, said.tell() - _SAID_BYTES))
+            raise failure(said.read().decode(errors="replace"), destination, credentials, pushing=True)
     return digest_file.read_text().strip()
 
 
-def failure(said: str, wanted: Reference) -> NotFound | Unauthorized | System:
+def failure(
+    said: str, wanted: Reference, credentials: Credentials | None = None, *, pushing: bool = False
+) -> NotFound | Unauthorized | System:
     """Turn what skopeo said last into an error, in Docker's words where it has some. Pure."""
     text = _fatal_message(said)
     low = text.lower()
-    if any(words in low for words in _UNKNOWN):
+    if "incorrect username or password" in low:
+        return Unauthorized(f"unauthorized: {text.rpartition(': ')[2]}")
+    if any(words in low for words in _UNKNOWN_NAME) and not (wanted.tag or wanted.digest):
+        return NotFound(
+            f"repository {wanted.familiar_name} not found: name unknown: repository name not known to registry"
+        )
+    if not pushing and any(words in low for words in (*_UNKNOWN_NAME, "manifest unknown")):
         return NotFound(f"manifest for {wanted.familiar} not found: manifest unknown: manifest unknown")
-    if any(words in low for words in _DENIED):
-        if "incorrect username or password" in low or "invalid username/password" in low:
-            return Unauthorized(f"unauthorized: {text.rpartition(': ')[2]}")
+    anonymous = credentials is None or credentials == Credentials()
+    if any(words in low for words in _UNAUTHORIZED):
+        if not anonymous:
+            return Unauthorized("unauthorized: authentication required")
+        if pushing:
+            return System("no basic auth credentials")
+        if wanted.domain != DEFAULT_DOMAIN:
+            scheme = "http" if is_loopback(wanted.domain) else "https"
+            place = f"{wanted.path}/manifests/{wanted.digest or wanted.tag or DEFAULT_TAG}"
+            return System(f'Head "{scheme}://{wanted.domain}/v2/{place}": no basic auth credentials')
+    if "denied" in low or any(words in low for words in _UNAUTHORIZED):
+        denied = "denied: requested access to the resource is denied"
+        if pushing:
+            return System(denied)
         return NotFound(
             f"pull access denied for {wanted.familiar_name}, repository does not exist or may require 'docker login':"
-            " denied: requested access to the resource is denied"
+            f" {denied}"
         )
-    place = text.find('Get "http')
-    return System(text[place:] if place >= 0 else text or "skopeo failed")
+    begin = text.find('Get "http')
+    return System(text[begin:] if begin >= 0 else text or "skopeo failed")
 
 
 def is_loopback(domain: str) -> bool:
@@ -130,66 +186,21 @@ def is_loopback(domain: str) -> bool:
         return False
 
 
-def _copy(
-    arguments: Sequence[str],
-    auth_fd: int,
-    directory: Path,
-    received: Callable[[Mapping[str, int], int], None],
-    wanted: Reference,
-) -> None:
-    with tempfile.TemporaryFile(dir=directory.parent) as said:
-        child = spawn(
-            ["skopeo", *_policy(), "copy", "--quiet", *arguments],
-            env=_environment(directory.parent),
-            pass_fds=(auth_fd,),
-            stderr=said,
-        )
-        try:
-            _watch(child, directory, received)
-        finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
-        if child.returncode != 0:
-            said.seek(0, os.SEEK_END)
-            said.seek(max(0, said.tell() - _SAID_BYTES))
-            raise failure(said.read().decode(errors="replace"), wanted)
-
-
-def _watch(
-    child: subprocess.Popen[bytes], directory: Path, received: Callable[[Mapping[str, int], int], None]
-) -> None:
-    """Wait for the copy and tell how far it is, by the sizes of files."""
+def _watch(child: subprocess.Popen[bytes], moved: Callable[[int], int]) -> None:
+    """Wait for the copy to end; given up when nothing moves for five minutes."""
     last, moved_at = -1, time.monotonic()
-    ended = False
-    while not ended:
+    while True:
         try:
             child.wait(_POLL_S)
-            ended = True
         except subprocess.TimeoutExpired:
-            pass
-        complete, partial = _sizes(directory)
-        received(complete, partial)
-        amount = sum(complete.values()) + partial
-        activity = amount + _cpu_ticks(child.pid)
+            activity = moved(child.pid) + _cpu_ticks(child.pid)
+        else:
+            moved(child.pid)
+            return
         if activity != last:
             last, moved_at = activity, time.monotonic()
         elif time.monotonic() - moved_at > _STALL_TIMEOUT_S:
-            raise DeadlineExceeded(f"registry: nothing came for {_STALL_TIMEOUT_S:g} s")
-
-
-def _sizes(directory: Path) -> tuple[dict[str, int], int]:
-    complete: dict[str, int] = {}
-    partial = 0
-    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
-        for entry in entries:
-            with contextlib.suppress(FileNotFoundError):
-                size = entry.stat(follow_symlinks=False).st_size
-                if len(entry.name) == 64:
-                    complete[entry.name] = size
-                elif entry.name.startswith("dir-put-blob"):
-                    partial += size
-    return complete, partial
+            raise DeadlineExceeded(f"registry: nothing moved for {_STALL_TIMEOUT_S:g} s")
 
 
 def _cpu_ticks(pid: int) -> int:
@@ -205,6 +216,8 @@ def _cpu_ticks(pid: int) -> int:
 def _authfile(credentials: Credentials, wanted: Reference) -> Iterator[tuple[int, str]]:
     """A file in memory with the credentials for one registry; without any it is empty, so that no other is read."""
     entry: dict[str, str] = {}
+    if credentials.registry_token:
+        raise Unsupported("a registry token cannot be handed on: use a user name and password, or an identity token")
     if credentials.username or credentials.password:
         entry["auth"] = base64.b64encode(f"{credentials.username}:{credentials.password}".encode()).decode()
     if credentials.identity_token:

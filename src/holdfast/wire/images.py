@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast.errors import InvalidParameter
+from holdfast.errors import InvalidParameter, System
+from holdfast.images.distribution import Distribution
 from holdfast.images.history import HistoryEntry
 from holdfast.images.model import Image, format_time
 from holdfast.images.service import ListedImage
 from holdfast.images.skopeo import Credentials
+from holdfast.wire.syntax import syntax_error
 
 Version = tuple[int, int]
 
@@ -52,7 +54,7 @@ def encode_summary(listed: ListedImage, version: Version, *, disk_usage: bool = 
         "Created": int(image.created_at.timestamp()),
         "Id": image.id,
         "Labels": image.labels,
-        "ParentId": "",
+        "ParentId": image.parent_id,
         "RepoDigests": digests,
         "RepoTags": tags,
         "SharedSize": listed.shared_size_bytes,
@@ -71,7 +73,7 @@ def encode_inspect(image: Image, layers: Sequence[Path], version: Version) -> di
         "Id": image.id,
         "RepoTags": list(image.tags),
         "RepoDigests": list(image.digests),
-        "Parent": "",
+        "Parent": image.parent_id,
         "Comment": _text(document, "comment"),
         "Created": format_time(image.created_at) if image.created else None,
         "DockerVersion": _text(document, "docker_version"),
@@ -96,7 +98,8 @@ def encode_inspect(image: Image, layers: Sequence[Path], version: Version) -> di
     if version <= _VIRTUAL_SIZE_UNTIL:
         shape["VirtualSize"] = image.size_bytes
     if version <= _CONTAINER_CONFIG_UNTIL:
-        shape["ContainerConfig"] = dict(_FULL_CONFIG)
+        made_in = document.get("container_config")
+        shape["ContainerConfig"] = {**_FULL_CONFIG, **(made_in if isinstance(made_in, dict) else {})}
         if container := _text(document, "container"):
             shape["Container"] = container
     return shape
@@ -122,25 +125,43 @@ def encode_pruned(records: Sequence[Mapping[str, str]], reclaimed_bytes: int) ->
     return {"ImagesDeleted": list(records) or None, "SpaceReclaimed": reclaimed_bytes}
 
 
-def decode_credentials(header: str, *, strict: bool) -> Credentials:
-    """Read `X-Registry-Auth`: JSON in base64url. One that cannot be read counts as none, unless `strict`.
+def decode_credentials(header: str) -> Credentials:
+    """Read `X-Registry-Auth`: JSON in base64url. One that cannot be read counts as none, as in Docker.
 
-    Source: Docker Engine API, section Authentication; Docker ignores a bad one for pull and refuses it for push.
+    Source: Docker Engine API, section Authentication.
     """
     try:
         padded = header + "=" * (-len(header) % 4)
         document = json.loads(base64.urlsafe_b64decode(padded.encode("ascii"))) if header else {}
         if not isinstance(document, dict):
             raise ValueError("must be an object")
-    except (ValueError, binascii.Error, RecursionError) as error:
-        if strict:
-            raise InvalidParameter(f"invalid X-Registry-Auth header: {error}") from error
+    except (ValueError, binascii.Error, RecursionError):
         document = {}
-    return Credentials(
-        username=_text(document, "username"),
-        password=_text(document, "password"),
-        identity_token=_text(document, "identitytoken"),
-    )
+    return _credentials(document)
+
+
+def decode_login(body: bytes) -> tuple[str, Credentials]:
+    """Read the body of POST /auth, an AuthConfig; gives the server's address as well. Raises System as Docker does."""
+    if not body.strip():
+        raise System("EOF")
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise System(syntax_error(body)) from None
+    if not isinstance(document, dict):
+        raise System("json: cannot unmarshal into Go value of type registry.AuthConfig")
+    return _text(document, "serveraddress"), _credentials(document)
+
+
+def encode_distribution(found: Distribution) -> dict[str, Any]:
+    """Give a DistributionInspect."""
+    return {
+        "Descriptor": {"mediaType": found.media_type, "digest": found.digest, "size": found.size_bytes},
+        "Platforms": [
+            {"architecture": each.architecture, "os": each.os, **({"variant": each.variant} if each.variant else {})}
+            for each in found.platforms
+        ],
+    }
 
 
 def decode_platform(text: str) -> str:
@@ -152,11 +173,20 @@ def decode_platform(text: str) -> str:
         return ""
     try:
         document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidParameter(f"failed to parse platform: {error}") from error
+    except (ValueError, RecursionError):
+        raise InvalidParameter(f"failed to parse platform: {syntax_error(text.encode())}") from None
     if not isinstance(document, dict) or not _text(document, "os") or not _text(document, "architecture"):
         raise InvalidParameter("failed to parse platform: both OS and Architecture must be provided")
     return "/".join(filter(None, (_text(document, key) for key in ("os", "architecture", "variant"))))
+
+
+def _credentials(document: Mapping[str, Any]) -> Credentials:
+    return Credentials(
+        username=_text(document, "username"),
+        password=_text(document, "password"),
+        identity_token=_text(document, "identitytoken"),
+        registry_token=_text(document, "registrytoken"),
+    )
 
 
 def _encode_config(defaults: Mapping[str, Any], version: Version) -> dict[str, Any]:
