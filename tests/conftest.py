@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=folder)
     for item in items:
         if item.get_closest_marker("soak"):
-            item.add_marker(pytest.mark.timeout(180 + int(config.getoption("--soak"))))
+            item.add_marker(pytest.mark.timeout(300 + 2 * int(config.getoption("--soak"))))
     if os.geteuid() != 0:
         for item in items:
             if any(item.get_closest_marker(name) for name in ("kernel", "vm", "fault", "transcript")):
