@@ -16,7 +16,7 @@ from holdfast.api.router import Router
 from holdfast.api.streams import bytes_response, progress_response
 from holdfast.api.worker import BodyReader, in_patient_worker, in_worker
 from holdfast.containers.commit import CommitRequest
-from holdfast.errors import InvalidParameter, Unsupported
+from holdfast.errors import InvalidParameter
 from holdfast.images import reference
 from holdfast.wire.containers import ContainerConfig
 from holdfast.wire.images import (
@@ -48,7 +48,8 @@ async def image_list(request: Request, engine: Engine) -> Response:
     if request.api_version < (1, 25) and request.query.get("filter"):
         filters.setdefault("reference", []).append(request.query.get("filter"))
     shared_size = request.query.flag("shared-size") and request.api_version >= (1, 42)
-    listed = await in_worker(engine.images.list, filters, shared_size=shared_size)
+    everything = request.query.flag("all")
+    listed = await in_worker(engine.images.list, filters, everything=everything, shared_size=shared_size)
     return json_response(200, [encode_summary(each, request.api_version) for each in listed])
 
 
@@ -60,28 +61,22 @@ async def image_create(request: Request, engine: Engine) -> StreamResponse:
     if query.get("fromImage"):
         credentials = decode_credentials(request.headers.get("x-registry-auth", ""))
         name, tag = query.get("fromImage"), query.get("tag")
-        pull = functools.partial(engine.images.pull, name, tag)
-        if not tag and reference.parse(name) == reference.parse(name).tagged():
-            pull = functools.partial(engine.images.pull, name)
-        elif not tag:
-            pull = functools.partial(engine.images.pull_all, name)
+        everything = not tag and reference.parse(name) != reference.parse(name).tagged()
+        pull: Callable[..., object] = engine.images.pull_all if everything else engine.images.pull
+        names = (name,) if everything else (name, tag)
         return await progress_response(
-            lambda emit: pull(platform=platform, credentials=credentials, progress=emit)
+            lambda emit: pull(*names, platform=platform, credentials=credentials, progress=emit)
         )
     source = query.get("fromSrc")
+    names = (query.get("repo"), query.get("tag"))
+    more = {"message": query.get("message"), "changes": query.all("changes"), "platform": platform}
     if source not in ("", "-"):
-        raise Unsupported("import from a URL is not supported; fetch the archive and import it from standard input")
+        url = source if "://" in source else f"http://{source}"
+        return await progress_response(
+            lambda emit: engine.images.import_url(url, *names, progress=emit, **more)
+        )
     return await _with_body(
-        request,
-        lambda body, emit: engine.images.import_(
-            body,
-            query.get("repo"),
-            query.get("tag"),
-            message=query.get("message"),
-            changes=query.all("changes"),
-            platform=platform,
-            progress=emit,
-        ),
+        request, lambda body, emit: engine.images.import_(body, *names, progress=emit, **more)
     )
 
 
@@ -100,7 +95,7 @@ async def image_save_many(request: Request, engine: Engine) -> StreamResponse:
     names = request.query.all("names")
     if not names:
         raise InvalidParameter("no images given: names is empty")
-    return await bytes_response(lambda emit: engine.images.save(names, emit), _TAR)
+    return await _saved(request, engine, names)
 
 
 @routes.add("POST", "/images/prune", since=(1, 25))
@@ -113,8 +108,7 @@ async def image_prune(request: Request, engine: Engine) -> Response:
 @routes.add("GET", "/images/{name:.*}/get")
 async def image_save(request: Request, engine: Engine) -> StreamResponse:
     """GET /images/{name}/get → 200 tar. Operation ImageGet."""
-    names = [request.params["name"]]
-    return await bytes_response(lambda emit: engine.images.save(names, emit), _TAR)
+    return await _saved(request, engine, [request.params["name"]])
 
 
 @routes.add("POST", "/commit")
@@ -141,9 +135,8 @@ async def image_commit(request: Request, engine: Engine) -> Response:
 async def image_history(request: Request, engine: Engine) -> Response:
     """GET /images/{name}/history → 200 [HistoryResponseItem]. Operation ImageHistory."""
     platform = decode_platform(request.query.get("platform")) if request.api_version >= (1, 48) else ""
-    return json_response(
-        200, encode_history(*await in_worker(engine.images.history, request.params["name"], platform))
-    )
+    _, steps = await in_worker(engine.images.history, request.params["name"], platform)
+    return json_response(200, encode_history(steps))
 
 
 @routes.add("GET", "/images/{name:.*}/json")
@@ -171,6 +164,8 @@ async def image_push(request: Request, engine: Engine) -> StreamResponse:
 async def image_tag(request: Request, engine: Engine) -> Response:
     """POST /images/{name}/tag → 201. Operation ImageTag."""
     query = request.query
+    if not query.get("repo"):
+        return empty(200)  # nothing to do, and Docker looks no further
     await in_worker(engine.images.tag, request.params["name"], query.get("repo"), query.get("tag"))
     return empty(201)
 
@@ -178,9 +173,16 @@ async def image_tag(request: Request, engine: Engine) -> Response:
 @routes.add("DELETE", "/images/{name:.*}")
 async def image_delete(request: Request, engine: Engine) -> Response:
     """DELETE /images/{name} → 200 [ImageDeleteResponseItem]. Operation ImageDelete."""
+    if request.query.get("platforms"):
+        raise Unsupported("an image is for one platform here, and is removed whole")
     force, noprune = request.query.flag("force"), request.query.flag("noprune")
     records = await in_worker(engine.images.remove, request.params["name"], force=force, noprune=noprune)
     return json_response(200, records)
+
+
+async def _saved(request: Request, engine: Engine, names: list[str]) -> StreamResponse:
+    platform = decode_platform(request.query.get("platform")) if request.api_version >= (1, 48) else ""
+    return await bytes_response(lambda emit: engine.images.save(names, emit, platform=platform), _TAR)
 
 
 async def _with_body(request: Request, work: Callable[[Readable, Progress], Any]) -> StreamResponse:

@@ -25,6 +25,7 @@ from holdfast.containers.model import ContainerConfig, ContainerRecord, CreateRe
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.settle import settle
 from holdfast.errors import InvalidParameter, NotFound
+from holdfast.images.platforms import foreign_to_host
 from holdfast.kernel.path import make_dirs_beneath, open_in_root, owned_fd
 from holdfast.volumes import mounts
 from holdfast.volumes.mounts import MountPoint
@@ -56,9 +57,12 @@ class Creator:
             request.host_config, self._rooms.runtime.host_facts(), self._rooms.runtime.facts.name, self._id_of
         )
         settled = dataclasses.replace(request, host_config=host)
+        if request.platform:
+            self._rooms.images.resolve_for(request.config.image, request.platform)
         with contextlib.ExitStack() as held:
-            image = held.enter_context(self._rooms.images.held(request.config.image))
-            return self._create(settled, name, image, held), (*warnings, *limits)
+            image = held.enter_context(self._rooms.images.held(request.config.image, request.platform))
+            foreign = () if request.platform else foreign_to_host(image.config)
+            return self._create(settled, name, image, held), (*foreign, *warnings, *limits)
 
     def _create(self, request: CreateRequest, name: str, image: Image, held: contextlib.ExitStack) -> Container:
         container_id = _new_id()
