@@ -18,7 +18,7 @@ from holdfast.api.containers import summaries
 from holdfast.api.filters import decode_filters
 from holdfast.api.response import API_VERSION, MIN_API_VERSION, Response, json_response, text_response
 from holdfast.api.router import Router
-from holdfast.api.worker import in_worker
+from holdfast.api.worker import SharedWork, in_worker
 from holdfast.errors import InvalidParameter
 from holdfast.kernel import identity
 from holdfast.kernel.mountinfo import read_mountinfo
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from holdfast.runtime.spec import HostFacts
 
 routes = Router()
+_usages = SharedWork()
 routes.include(events.routes)
 
 _PING_HEADERS = {
@@ -99,7 +100,9 @@ async def disk_usage(request: Request, engine: Engine) -> Response:
         if kind not in _DISK_OBJECTS:
             raise InvalidParameter(f"unknown object type: {kind}")
     wanted = frozenset(asked) or _DISK_OBJECTS
-    return json_response(200, await in_worker(_disk_usage, engine, wanted, request.api_version))
+    version = request.api_version
+    usage = await _usages.in_worker((id(engine), wanted, version), lambda: _disk_usage(engine, wanted, version))
+    return json_response(200, usage)
 
 
 def _disk_usage(engine: Engine, asked: frozenset[str], api_version: tuple[int, int]) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import functools
 import io
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar, cast
 
 from holdfast import log
 from holdfast.api.request import ClientGone
@@ -44,6 +44,37 @@ async def in_worker(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) 
 async def in_patient_worker(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Do the same for work that may wait long for one container or volume, without holding up calls to others."""
     return await _run(_patient_lane, functools.partial(work, *args, **kwargs))
+
+
+class SharedWork:
+    """Runs work once for everybody who asks for the same before it begins, so that a crowd costs two runs at most.
+
+    Who asks while it runs gets the next run: no answer is older than its question. To be used in the event loop.
+    Source: moby shares its measurements of disk usage, too (daemon/disk_usage.go).
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[Hashable, asyncio.Future[object]] = {}
+        self._next: dict[Hashable, asyncio.Future[object]] = {}
+
+    async def in_worker(self, key: Hashable, work: Callable[[], T]) -> T:
+        """Give the result of `work`, or raise what it raised; whoever gives the same `key` means the same work."""
+        shared = self._next.get(key)
+        if shared is None:
+            shared = self._next[key] = asyncio.ensure_future(self._run(key, work))
+            shared.add_done_callback(lambda done: done.cancelled() or done.exception())  # if nobody waits any more
+        return cast("T", await asyncio.shield(shared))
+
+    async def _run(self, key: Hashable, work: Callable[[], object]) -> object:
+        before = self._running.get(key)
+        if before is not None:
+            await asyncio.wait([before])
+        this = self._running[key] = self._next.pop(key)
+        try:
+            return await in_worker(work)
+        finally:
+            if self._running[key] is this:
+                del self._running[key]
 
 
 def finish_work() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from holdfast.api.request import ClientGone
-from holdfast.api.worker import BodyReader, in_worker, stream_from_worker
+from holdfast.api.worker import BodyReader, SharedWork, in_worker, stream_from_worker
 from holdfast.errors import Conflict
 
 
@@ -53,6 +53,34 @@ def test_work_goes_on_when_nobody_waits_for_it(caplog: pytest.LogCaptureFixture)
 
     run(check)
     assert [record.message for record in caplog.records] == ["work failed after its request was given up"]
+
+
+def test_a_crowd_shares_its_work_and_no_answer_is_older_than_its_question() -> None:
+    runs: list[int] = []
+    go_on = threading.Event()
+
+    def work() -> int:
+        runs.append(len(runs))
+        assert go_on.wait(5)
+        if len(runs) == 3:
+            raise Conflict("the third")
+        return len(runs)
+
+    async def check() -> None:
+        shared = SharedWork()
+        first = asyncio.create_task(shared.in_worker("key", work))
+        while not runs:
+            await asyncio.sleep(0.01)
+        crowd = [asyncio.create_task(shared.in_worker("key", work)) for _ in range(50)]
+        assert await shared.in_worker("other", lambda: "at once") == "at once"
+        go_on.set()
+        assert await first == 1
+        assert set(await asyncio.gather(*crowd)) == {2}
+        with pytest.raises(Conflict, match="the third"):
+            await shared.in_worker("key", work)
+        assert len(runs) == 3
+
+    run(check)
 
 
 def test_a_stream_keeps_the_order_and_ends_with_the_error() -> None:
