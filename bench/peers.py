@@ -342,6 +342,59 @@ def many(bench: Bench) -> None:
     bench.row("memory of the engine beside 20 containers", "MB", held)
 
 
+def logging(bench: Bench) -> None:
+    """A container that writes lines of 100 bytes as fast as it can, and those who read them."""
+    megabytes = 200
+    script = f"yes {'x' * 99} | head -c {megabytes}000000"
+
+    def discard(engine: Peer, *words: str) -> None:
+        environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "DOCKER_HOST": engine.url}
+        subprocess.run(
+            [engine.client, *words], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True
+        )
+
+    def follow(engine: Peer, _: int) -> float:
+        engine.call("DELETE", "/containers/bench-logs?force=1", check=False)
+        engine.docker("create", "--name", "bench-logs", "--network", "none", "busybox", "sh", "-c", script)
+
+        def work() -> None:
+            engine.docker("start", "bench-logs")
+            discard(engine, "logs", "-f", "bench-logs")
+            engine.docker("wait", "bench-logs")
+
+        return milliseconds(work)
+
+    bench.timed(f"logs -f of {megabytes} MB while they are written", follow, 1.0, 2)
+    read = lambda engine, _: milliseconds(lambda: discard(engine, "logs", "bench-logs"))  # noqa: E731
+    bench.timed(f"logs of {megabytes} MB", read, 1.0, 2)
+    end = lambda engine, _: milliseconds(lambda: discard(engine, "logs", "--tail", "100", "bench-logs"))  # noqa: E731
+    bench.timed(f"logs --tail 100 of {megabytes} MB", end, 1.0)
+    for engine in bench.engines:
+        engine.docker("rm", "-f", "bench-logs")
+
+
+def checking(bench: Bench) -> None:
+    """A hundred containers that are asked every ten seconds how they are: what that costs, of one processor."""
+    names = [f"bench-{number}" for number in range(100)]
+    check = ("--health-cmd", "true", "--health-interval", "10s", "--network", "none")
+    spent = {}
+    for engine in bench.engines:
+        for name in names:
+            engine.docker("run", "-d", "--name", name, *check, "busybox", "sleep", "900")
+        time.sleep(10)
+        before = busy_s()
+        time.sleep(20)
+        spent[engine.name] = (busy_s() - before) / 20 * 100
+        engine.docker("rm", "-f", *names)
+    bench.row("100 containers, a health check each 10 s", "% of 1", spent, 1.0)
+
+
+def busy_s() -> float:
+    """Seconds of processor time that the machine has spent so far on anything at all. proc_stat(5)."""
+    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
 def storing(bench: Bench) -> None:
     """Input and output on a volume, against the same on the same files without a container."""
 
@@ -358,8 +411,8 @@ def storing(bench: Bench) -> None:
 
 GROUPS: dict[str, Callable[[Bench], None]] = {
     "memory": memory, "client": client, "run": run, "exec": execute, "api": api, "concurrent": concurrent,
-    "fill": filling, "cp": copying, "many": many, "storage": storing, "restart": restarting,
-    "list": listing,
+    "fill": filling, "cp": copying, "many": many, "logs": logging, "health": checking, "storage": storing,
+    "restart": restarting, "list": listing,
 }  # fmt: skip
 
 
