@@ -33,15 +33,13 @@ def create_request(
 ) -> model.CreateRequest:
     """Give what a body asks for. Raises msgspec.ValidationError only if the two rooms disagree on a field."""
     host = body.host_config or wire.HostConfig()
-    mounts, host.mounts = host.mounts, None
-    host_config = msgspec.convert(host, type=model.HostConfig, from_attributes=True)
-    host.mounts = mounts
+    mounts = host.mounts
     endpoints = (body.networking_config.endpoints_config if body.networking_config else None) or {}
     return model.CreateRequest(
         name=name,
         platform=platform,
         config=msgspec.convert(body, type=model.ContainerConfig, from_attributes=True),
-        host_config=replace(host_config, mounts=wire.encode_mounts(host)),
+        host_config=host_config(host),
         mounts=tuple(mount_spec(mount) for mount in mounts or ()),
         endpoints={key: _endpoint_config(value or wire.EndpointSettings()) for key, value in endpoints.items()},
         api_version=api_version,
@@ -51,6 +49,14 @@ def create_request(
 def container_config(body: wire.ContainerConfig) -> model.ContainerConfig:
     """Give the portable half of a request by itself, as a commit may send it."""
     return msgspec.convert(body, type=model.ContainerConfig, from_attributes=True)
+
+
+def host_config(host: wire.HostConfig) -> model.HostConfig:
+    """Give the half of a request that depends on the machine."""
+    mounts, host.mounts = host.mounts, None
+    converted = msgspec.convert(host, type=model.HostConfig, from_attributes=True)
+    host.mounts = mounts
+    return replace(converted, mounts=wire.encode_mounts(host))
 
 
 def mount_spec(mount: wire.Mount) -> MountSpec:

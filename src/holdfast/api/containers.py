@@ -157,16 +157,10 @@ async def container_rename(request: Request, engine: Engine) -> Response:
 
 @routes.add("POST", "/containers/{id}/update")
 async def container_update(request: Request, engine: Engine) -> Response:
-    """POST /containers/{id}/update → 200 Warnings; the restart policy can be changed. Operation ContainerUpdate."""
-    body = await request.json(ContainerUpdate)
-    policy = body.restart_policy
-    if policy is not None and policy.name:
-        await in_patient_worker(
-            engine.containers.update_policy, request.params["id"], policy.name, policy.maximum_retry_count
-        )
-    else:
-        engine.containers.get(request.params["id"])
-    return json_response(200, {"Warnings": []})
+    """POST /containers/{id}/update → 200 Warnings. Operation ContainerUpdate."""
+    asked = shapes.host_config(await request.json(ContainerUpdate))
+    warnings = await in_patient_worker(engine.containers.update, request.params["id"], asked)
+    return json_response(200, {"Warnings": list(warnings) or None})
 
 
 @routes.add("POST", "/containers/{id}/resize")

@@ -248,11 +248,11 @@ class _LayerWriter(_Writer):
         directory, slash, base = name.rpartition(b"/")
         self._header(directory + slash + _WHITEOUT + base, found, FILE)
 
-    def _enter(self, fd: int, name: bytes) -> _Level:
+    def _enter(self, fd: int, name: bytes | None) -> _Level:
         level = super()._enter(fd, name)
         if _xattr(fd, _REDIRECT):
             _close(level)
-            raise System(f"{os.fsdecode(name)}: directory was moved here by the kernel, and no layer can tell from where")
+            raise System(f"{os.fsdecode(name or b'.')}: directory was moved here by the kernel, and no layer can tell from where")
         if _xattr(fd, _OPAQUE) == b"y":
             self._header(level.prefix + _OPAQUE_NAME, os.fstat(fd), FILE)
         return level

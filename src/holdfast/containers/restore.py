@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from holdfast import log
-from holdfast.containers import create, policy, remove
+from holdfast.containers import create, policy, remove, update
 from holdfast.containers.container import Container
 from holdfast.containers.exits import Exits
 from holdfast.containers.folders import Folders
@@ -130,13 +130,16 @@ class Restorer:
         return containers
 
     def _finish(self, intent: Intent, containers: dict[str, Container]) -> None:
-        """Undo a create that was never recorded; finish a removal that was begun."""
+        """Undo a create or an update that was never recorded; finish a removal that was begun."""
         rooms, container_id = self._rooms, intent.subject
-        if intent.kind not in (create.INTENT, remove.INTENT):
+        if intent.kind not in (create.INTENT, remove.INTENT, update.INTENT):
             return
         container = containers.get(container_id)
         try:
-            if intent.kind == create.INTENT:
+            if intent.kind == update.INTENT:
+                if container is not None:
+                    update.undo(rooms, container, intent.details["host_config"])
+            elif intent.kind == create.INTENT:
                 if container is None:
                     logger.info("undoing a create that was not finished", extra={"container": container_id})
                     rooms.volumes.release(container_id, remove_anonymous=True)

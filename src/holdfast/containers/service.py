@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast import log
-from holdfast.containers import listing, logconfig, names, policy
+from holdfast.containers import listing, logconfig, names
 from holdfast.containers.archive import Archives
 from holdfast.containers.archive_walk import Emit
 from holdfast.containers.commit import Committer, CommitRequest
@@ -22,7 +22,7 @@ from holdfast.containers.export import export
 from holdfast.containers.healthmonitor import HealthMonitor
 from holdfast.containers.logconfig import LogRules
 from holdfast.containers.logrotation import LogRotator
-from holdfast.containers.model import CreateRequest, RestartPolicy, encode_document
+from holdfast.containers.model import CreateRequest, HostConfig, encode_document
 from holdfast.containers.remove import Remover
 from holdfast.containers.restore import Restorer
 from holdfast.containers.rooms import Rooms
@@ -30,6 +30,7 @@ from holdfast.containers.staging import Staging
 from holdfast.containers.start import Starter
 from holdfast.containers.stats import Stats
 from holdfast.containers.stop import Stopper
+from holdfast.containers.update import update
 from holdfast.errors import Conflict, EngineError, InvalidParameter, NotFound, NotModified
 from holdfast.network.model import Endpoint
 from holdfast.runtime.exits import ExitWatcher
@@ -305,21 +306,9 @@ class Containers:
             self._rooms.network.rename(container.id, name)
         self._rooms.tell(container, "rename", {"oldName": f"/{old}"})
 
-    def update_policy(self, reference: str, name: str, maximum_retry_count: int) -> None:
-        """Change a container's restart policy. Raises NotFound, InvalidParameter. Operation ContainerUpdate."""
-        container = self._registry.get(reference)
-        new = RestartPolicy(name=name, maximum_retry_count=maximum_retry_count)
-        policy.check(new, auto_remove=container.record.host_config.auto_remove)
-        with self._registry.hold(container):
-            host = replace(container.record.host_config, restart_policy=new)
-            record = replace(container.record, host_config=host)
-            self._rooms.store.containers.save_document(container.id, encode_document(record))
-            container.record = record
-        self._rooms.tell(container, "update")
-
-    def commit(self, request: CommitRequest) -> str:
-        """Make an image of a container; see `Committer.commit`."""
-        return self._committer.commit(request)
+    def update(self, reference: str, asked: HostConfig) -> tuple[str, ...]:
+        """Change a container's limits and restart policy; see `update.update`. Raises NotFound too."""
+        return update(self._rooms, self._registry.get(reference), asked)
 
     def prune(self, filters: listing.Filters, before: float | None = None) -> Pruned:
         """Remove every container that does not run and passes the filters; `before` is seconds since the epoch."""

@@ -152,6 +152,15 @@ def join(layout: CgroupLayout, cgroup: str, pid: int) -> None:
         _write(place / "cgroup.procs", str(pid))
 
 
+def write(layout: CgroupLayout, cgroup: str, name: str, text: str) -> None:
+    """Write to the control file `name` of `cgroup`, in the hierarchy that has it. Raises OSError, ENOENT if none has."""
+    for place in paths(layout, cgroup):
+        if (place / name).exists():
+            _write(place / name, text)
+            return
+    raise FileNotFoundError(errno.ENOENT, f"no hierarchy has {name}", cgroup)
+
+
 def _mount_of(layout: CgroupLayout, place: Path) -> Path:
     roots = [hierarchy.mount_point for hierarchy in layout.hierarchies]
     return next((root for root in roots if place.is_relative_to(root)), layout.unified or ROOT)

@@ -13,6 +13,8 @@ from holdfast.errors import InvalidParameter
 from holdfast.runtime.host import HostFacts
 
 _CPU_PERIOD_US: Final = 100_000
+_CPU_SHARES: Final = 1024
+_BLOCK_IO_WEIGHT: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,47 @@ def linux_resources(limits: Resources, host: HostFacts, warnings: list[str]) -> 
     if block_io:
         result["blockIO"] = block_io
     return result
+
+
+def changed_resources(before: Resources, after: Resources, host: HostFacts) -> dict[str, object]:
+    """The `linux.resources` that turn one set of limits into another; what `after` does not limit becomes unlimited.
+
+    Limits that the kernel weighs against each other come together.
+    """
+    old, new = linux_resources(before, host, []), linux_resources(after, host, [])
+    result: dict[str, object] = {}
+    for section, defaults in _unlimited(host).items():
+        was, wanted = _section(old, section), _section(new, section)
+        changed = {key for key in was.keys() | wanted.keys() if was.get(key) != wanted.get(key)}
+        for together in _TOGETHER:
+            if changed & together:
+                changed |= together & (was.keys() | wanted.keys())
+        values = {key: wanted.get(key, defaults.get(key)) for key in sorted(changed)}
+        values = {key: value for key, value in values.items() if value not in (None, "")}
+        if values:
+            result[section] = values
+    return result
+
+
+_TOGETHER: Final = ({"limit", "swap"}, {"period", "quota"})
+
+
+def _unlimited(host: HostFacts) -> dict[str, dict[str, object]]:
+    """What a container has that no limit was set for."""
+    return {
+        "memory": {"limit": -1, "swap": -1, "reservation": 0 if host.cgroup_v2 else -1},
+        "cpu": {
+            "quota": -1, "period": _CPU_PERIOD_US, "shares": _CPU_SHARES, "cpus": host.cpuset_cpus,
+            "mems": host.cpuset_mems,
+        },
+        "pids": {"limit": -1},
+        "blockIO": {"weight": _BLOCK_IO_WEIGHT},
+    }  # fmt: skip
+
+
+def _section(resources: dict[str, object], name: str) -> dict[str, object]:
+    section = resources.get(name)
+    return dict(section) if isinstance(section, dict) else {}
 
 
 def _block_io(limits: Resources, host: HostFacts, warnings: list[str]) -> dict[str, object]:

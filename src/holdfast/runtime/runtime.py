@@ -32,7 +32,7 @@ from holdfast.runtime.execs import ExecTask, end_disposable, start_exec
 from holdfast.runtime.filters import FilterCache, read_filter
 from holdfast.runtime.host import HostFacts
 from holdfast.runtime.layout import RunLayout
-from holdfast.runtime.limits import Resources, linux_resources
+from holdfast.runtime.limits import Resources, changed_resources
 from holdfast.runtime.probe import RuntimeFacts
 from holdfast.runtime.task import Task
 
@@ -236,17 +236,25 @@ class Runtime:
         """Let frozen processes go on. Raises System with the runtime's reason."""
         self._call("resume", container_id)
 
-    def update(self, container_id: str, resources: Resources) -> tuple[str, ...]:
-        """Change the limits of a running container; returns warnings. Raises System with the runtime's reason."""
-        warnings: list[str] = []
-        limits = linux_resources(resources, self.host_facts(), warnings)
-        file = self._places.bundle(container_id) / "resources.json"
+    def update(self, container_id: str, before: Resources, after: Resources) -> None:
+        """Change the limits of a running container, where the two differ. Raises NotFound, System with the reason.
+
+        A failure may leave some of them changed.
+        """
+        changed = changed_resources(before, after, self.host_facts())
+        assert self._layout is not None, "the probe sets it"
         try:
-            file.write_text(json.dumps(limits))
+            if changed.get("pids") == {"limit": -1}:  # crun 1.8 writes that number
+                cgroup.write(self._layout, self._cgroup_of(container_id), "pids.max", "max")
+                del changed["pids"]
+            if changed:
+                file = self._places.bundle(container_id) / "resources.json"
+                file.write_text(json.dumps(changed))
+                self._call("update", "--resources", str(file), container_id)
         except FileNotFoundError:
             raise NotFound(f"container {container_id} is not running") from None
-        self._call("update", "--resources", str(file), container_id)
-        return tuple(warnings)
+        except OSError as error:
+            raise System(f"update container {container_id}: {error}") from error
 
     def delete(self, container_id: str) -> None:
         """Remove every trace of a container but its log: processes, control groups, state, bundle, exit code.

@@ -62,13 +62,14 @@ class ContainerTable:
             lambda connection: connection.execute("UPDATE containers SET state = ? WHERE id = ?", (state, container_id))
         )
 
-    def save_document(self, container_id: str, document: bytes) -> None:
-        """Replace what was asked for."""
-        self._database.write(
-            lambda connection: connection.execute(
-                "UPDATE containers SET document = ? WHERE id = ?", (document, container_id)
-            )
-        )
+    def save_document(self, container_id: str, document: bytes, *, intent: int | None = None) -> None:
+        """Replace what was asked for and end the intent."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE containers SET document = ? WHERE id = ?", (document, container_id))
+            end_intent(connection, intent)
+
+        self._database.write(work)
 
     def rename(self, container_id: str, name: str, document: bytes) -> None:
         """Replace the name. Raises Conflict if it is taken."""

@@ -293,10 +293,8 @@ class ContainerCreate(ContainerConfig, rename="pascal", kw_only=True):
     networking_config: NetworkingConfig | None = None
 
 
-class ContainerUpdate(msgspec.Struct, rename="pascal", kw_only=True):
-    """The body of POST /containers/{id}/update, as far as it can be done to any container."""
-
-    restart_policy: RestartPolicy | None = None
+class ContainerUpdate(HostConfig, rename="pascal", kw_only=True):
+    """The body of POST /containers/{id}/update: what of `HostConfig` is to change. Not all of it can."""
 
 
 _OMITTED_FROM_CONFIG = (

@@ -26,6 +26,7 @@ Reader = Callable[[Any], Any]
 _GO_NAMES = {
     "VolumeCreate": "volume.CreateOptions",
     "ContainerCreate": "container.CreateRequest",
+    "ContainerUpdate": "container.UpdateConfig",
     "ExecCreate": "container.ExecOptions",
     "ExecStart": "container.ExecStartOptions",
     "NetworkCreate": "network.CreateRequest",

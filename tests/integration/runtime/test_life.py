@@ -171,7 +171,7 @@ def test_update_limits(box: Box) -> None:
     if "pids" not in box.runtime.host_facts().controllers:
         pytest.skip("this machine does not limit processes")
     box.start("upd", "sleep", "60")
-    assert box.runtime.update("upd", Resources(pids_limit=17)) == ()
+    box.runtime.update("upd", Resources(), Resources(pids_limit=17))
     places = cgroup.paths(cgroup.layout(), box.runtime.cgroup_path("upd"))
     assert "17\n" in [(place / "pids.max").read_text() for place in places if (place / "pids.max").exists()]
     box.remove("upd")
