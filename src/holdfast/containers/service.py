@@ -13,7 +13,7 @@ from holdfast import log
 from holdfast.containers import listing, logconfig, names
 from holdfast.containers.archive import Archives
 from holdfast.containers.archive_walk import Emit
-from holdfast.containers.commit import Committer, CommitRequest
+from holdfast.containers.commit import CommitRequest, Committer
 from holdfast.containers.container import CONDITIONS, Condition, Container, OnExit, OnSocket, Registry
 from holdfast.containers.create import Creator
 from holdfast.containers.exec import Execs
@@ -309,6 +309,10 @@ class Containers:
     def update(self, reference: str, asked: HostConfig) -> tuple[str, ...]:
         """Change a container's limits and restart policy; see `update.update`. Raises NotFound too."""
         return update(self._rooms, self._registry.get(reference), asked)
+
+    def commit(self, request: CommitRequest) -> str:
+        """Make an image of a container; see `Committer.commit`."""
+        return self._committer.commit(request)
 
     def prune(self, filters: listing.Filters, before: float | None = None) -> Pruned:
         """Remove every container that does not run and passes the filters; `before` is seconds since the epoch."""

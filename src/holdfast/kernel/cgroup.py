@@ -153,7 +153,7 @@ def join(layout: CgroupLayout, cgroup: str, pid: int) -> None:
 
 
 def write(layout: CgroupLayout, cgroup: str, name: str, text: str) -> None:
-    """Write to the control file `name` of `cgroup`, in the hierarchy that has it. Raises OSError, ENOENT if none has."""
+    """Write to the control file `name` of `cgroup`, in the hierarchy that has it. Raises OSError, ENOENT if none."""
     for place in paths(layout, cgroup):
         if (place / name).exists():
             _write(place / name, text)

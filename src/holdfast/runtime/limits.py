@@ -136,6 +136,22 @@ def changed_resources(before: Resources, after: Resources, host: HostFacts) -> d
     return result
 
 
+def lifted(changed: dict[str, object], host: HostFacts) -> list[tuple[str, str]]:
+    """Take out of `changed_resources` the limits to be lifted that crun 1.8 writes as a number; give files and texts."""
+    files = []
+    for section, key, name, text in (
+        ("pids", "limit", "pids.max", "max"),
+        ("cpu", "quota", *(("cpu.max", "max") if host.cgroup_v2 else ("cpu.cfs_quota_us", "-1"))),
+    ):  # fmt: skip
+        values = changed.get(section)
+        if isinstance(values, dict) and values.get(key) == -1:
+            files.append((name, text))
+            del values[key]
+            if not values:
+                del changed[section]
+    return files
+
+
 _TOGETHER: Final = ({"limit", "swap"}, {"period", "quota"})
 
 

@@ -32,7 +32,7 @@ from holdfast.runtime.execs import ExecTask, end_disposable, start_exec
 from holdfast.runtime.filters import FilterCache, read_filter
 from holdfast.runtime.host import HostFacts
 from holdfast.runtime.layout import RunLayout
-from holdfast.runtime.limits import Resources, changed_resources
+from holdfast.runtime.limits import Resources, changed_resources, lifted
 from holdfast.runtime.probe import RuntimeFacts
 from holdfast.runtime.task import Task
 
@@ -244,9 +244,8 @@ class Runtime:
         changed = changed_resources(before, after, self.host_facts())
         assert self._layout is not None, "the probe sets it"
         try:
-            if changed.get("pids") == {"limit": -1}:  # crun 1.8 writes that number
-                cgroup.write(self._layout, self._cgroup_of(container_id), "pids.max", "max")
-                del changed["pids"]
+            for name, text in lifted(changed, self.host_facts()):
+                cgroup.write(self._layout, self._cgroup_of(container_id), name, text)
             if changed:
                 file = self._places.bundle(container_id) / "resources.json"
                 file.write_text(json.dumps(changed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -167,13 +168,35 @@ def test_memory_limit_and_oom(box: Box) -> None:
     box.remove("oom")
 
 
-def test_update_limits(box: Box) -> None:
-    if "pids" not in box.runtime.host_facts().controllers:
-        pytest.skip("this machine does not limit processes")
+UPDATED = Resources(memory_bytes=64 << 20, memory_swap_bytes=96 << 20, memory_reservation_bytes=32 << 20,
+                    nano_cpus=500_000_000, cpu_shares=512, cpuset_cpus="0", pids_limit=17)  # fmt: skip
+# What the control files of either kind say then, and when nothing is limited.
+FILES = {
+    "memory.limit_in_bytes": (str(64 << 20), "9223372036854771712"),
+    "memory.memsw.limit_in_bytes": (str(96 << 20), "9223372036854771712"),
+    "memory.soft_limit_in_bytes": (str(32 << 20), "9223372036854771712"),
+    "memory.max": (str(64 << 20), "max"),
+    "memory.swap.max": (str(32 << 20), "max"),
+    "memory.low": (str(32 << 20), "0"),
+    "cpu.cfs_quota_us": ("50000", "-1"),
+    "cpu.max": ("50000 100000", "max 100000"),
+    "cpu.shares": ("512", "1024"),
+    "pids.max": ("17", "max"),
+}
+
+
+def test_update_limits_and_back(box: Box) -> None:
     box.start("upd", "sleep", "60")
-    box.runtime.update("upd", Resources(), Resources(pids_limit=17))
     places = cgroup.paths(cgroup.layout(), box.runtime.cgroup_path("upd"))
-    assert "17\n" in [(place / "pids.max").read_text() for place in places if (place / "pids.max").exists()]
+    files = {name: place / name for place in places for name in FILES if (place / name).exists()}
+    assert files, "no limit can be set on this machine"
+    box.runtime.update("upd", Resources(), UPDATED)
+    assert {name: path.read_text().strip() for name, path in files.items()} == {name: FILES[name][0] for name in files}
+    smaller = dataclasses.replace(UPDATED, memory_bytes=16 << 20, memory_swap_bytes=16 << 20)
+    box.runtime.update("upd", UPDATED, smaller)
+    box.runtime.update("upd", smaller, UPDATED)
+    box.runtime.update("upd", UPDATED, Resources())
+    assert {name: path.read_text().strip() for name, path in files.items()} == {name: FILES[name][1] for name in files}
     box.remove("upd")
 
 
