@@ -5,7 +5,8 @@ at a fault point, at a random moment, or right after an acknowledgement. After e
 be there that was acknowledged before the cut, what containers had brought to the disk themselves included; of what was
 under way, all or nothing; and a volume whose filling was lost says so. See support/life.py.
 
-Ten cuts in every test run, 200 in `make soak`. The seed is printed, and HOLDFAST_SEED repeats the choices.
+Ten cuts in every test run, the first of them while the trash is emptied, 200 in `make soak`. The seed is printed, and
+HOLDFAST_SEED repeats the choices.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ import pytest
 
 from tests.support.engine import PROJECT, Answer
 from tests.support.guest import Guest, architecture_has_guest, find_kernel, make_disk
-from tests.support.life import Dead, Life, filled_image
+from tests.support.life import VOLUMES, Dead, Life, filled_image
 from tests.support.model import Model
 
 pytestmark = pytest.mark.vm
 
 CUTS, SOAK_CUTS, GUESTS = 10, 200, 2
+PURGED = "volume-purged-not-forgotten"
 POINTS = sorted(
     {
         name
@@ -64,11 +66,20 @@ class GuestLife(Life):
             self.guest.cut_power()
             self.guest = None
 
-    def begin(self) -> None:
-        """The first boot, in peace."""
-        self.boot("")
+    def begin(self, faults: str = "") -> None:
+        """The first boot, in peace but for what is armed."""
+        self.boot(faults)
         (self.channel / "image").write_bytes(filled_image())
         assert self.question("load").status == 200
+
+    def throw_away(self) -> None:
+        """Remove a volume for good, which by chance happens seldom, and live on until the power is cut."""
+        name = VOLUMES[0]
+        self.request("POST", "/volumes/create", {"Name": name}, lambda model: model.create_volume(name, {}))
+        self.request("DELETE", f"/volumes/{name}", None, lambda model: model.remove_volume(name))
+        self.empty()
+        while not self.cuts:
+            self.step()
 
     def revive(self) -> bool:
         """Look after the disk and boot, until a boot is not cut itself."""
@@ -175,13 +186,16 @@ class GuestLife(Life):
         return seen
 
 
-def live(folder: Path, seed: str, cuts: int) -> GuestLife:
-    """One guest's life, until its power was cut so often."""
+def live(folder: Path, seed: str, cuts: int, first: str) -> GuestLife:
+    """One guest's life, until its power was cut so often; the first time at the point `first`, if any."""
     folder.mkdir()
     life = GuestLife(folder, random.Random(seed))
     try:
-        life.begin()
-        life.answers_left = 3
+        life.begin(f"{first}=HANG" if first else "")
+        if first:
+            life.throw_away()
+        else:
+            life.answers_left = 3
         while life.cuts < cuts:
             life.step()
     except BaseException:
@@ -204,5 +218,9 @@ def test_power_cuts(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     print(f"HOLDFAST_SEED={seed}")
     cuts = (SOAK_CUTS if pytestconfig.getoption("--soak") else CUTS) // GUESTS
     with ThreadPoolExecutor(GUESTS) as pool:
-        lives = [pool.submit(live, tmp_path / f"guest-{number}", f"{seed}-{number}", cuts) for number in range(GUESTS)]
+        lives = [
+            pool.submit(live, tmp_path / f"guest-{number}", f"{seed}-{number}", cuts, "" if number else PURGED)
+            for number in range(GUESTS)
+        ]
     assert sum(life.result().cuts for life in lives) >= cuts * GUESTS
+    assert lives[0].result().reached[PURGED]
