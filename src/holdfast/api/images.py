@@ -16,8 +16,9 @@ from holdfast.api.router import Router
 from holdfast.api.streams import bytes_response, progress_response
 from holdfast.api.worker import BodyReader, in_patient_worker, in_worker
 from holdfast.containers.commit import CommitRequest
-from holdfast.errors import InvalidParameter
+from holdfast.errors import InvalidParameter, Unsupported
 from holdfast.images import reference
+from holdfast.images.importing import NewImage
 from holdfast.wire.containers import ContainerConfig
 from holdfast.wire.images import (
     decode_credentials,
@@ -68,16 +69,13 @@ async def image_create(request: Request, engine: Engine) -> StreamResponse:
             lambda emit: pull(*names, platform=platform, credentials=credentials, progress=emit)
         )
     source = query.get("fromSrc")
-    names = (query.get("repo"), query.get("tag"))
-    more = {"message": query.get("message"), "changes": query.all("changes"), "platform": platform}
+    wanted = NewImage(
+        query.get("repo"), query.get("tag"), query.get("message"), tuple(query.all("changes")), platform
+    )
     if source not in ("", "-"):
         url = source if "://" in source else f"http://{source}"
-        return await progress_response(
-            lambda emit: engine.images.import_url(url, *names, progress=emit, **more)
-        )
-    return await _with_body(
-        request, lambda body, emit: engine.images.import_(body, *names, progress=emit, **more)
-    )
+        return await progress_response(lambda emit: engine.images.import_url(url, wanted, emit))
+    return await _with_body(request, lambda body, emit: engine.images.import_(body, wanted, emit))
 
 
 @routes.add("POST", "/images/load")

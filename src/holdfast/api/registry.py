@@ -1,4 +1,4 @@
-"""Routes that ask a registry something. Docker Engine API, tags System (`/auth`), Distribution and Image (`/search`)."""
+"""Routes that ask a registry something. Docker Engine API, tags System (`/auth`), Distribution, Image (`/search`)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ async def image_search(request: Request, _engine: Engine) -> Response:
             raise InvalidParameter(f"invalid filter '{key}'")
         for value in values:
             if key == "stars" and not value.isdecimal():
-                raise InvalidParameter(f"invalid filter 'stars={value}': strconv.Atoi: parsing \"{value}\": invalid syntax")
+                why = f'strconv.Atoi: parsing "{value}": invalid syntax'
+                raise InvalidParameter(f"invalid filter 'stars={value}': {why}")
             if key != "stars" and value not in _TRUE_OR_FALSE:
                 raise InvalidParameter(f"invalid filter '{key}=[{' '.join(values)}]'")
     raise Unsupported("search is a service of Docker Hub that this engine does not use; see https://hub.docker.com")

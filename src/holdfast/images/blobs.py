@@ -57,7 +57,8 @@ class BlobReader:
     def fetch(self, digest: str, size_bytes: int, path: Path, received: Callable[[int], None]) -> None:
         """Write a blob to `path`, which must not exist; `received` is told how many bytes came so far.
 
-        It is told again while nothing comes, so that it can end a download that nobody waits for by raising. Raises System if it is not what its digest says, and as `open`; given up when nothing comes for five minutes.
+        It is told again while nothing comes, so that it can end a download that nobody waits for by raising. Raises
+        System if it is not what its digest says, and as `open`; given up when nothing comes for five minutes.
         """
         _, pipe_id, pipe = self._call("GetBlob", self._id, digest, size_bytes)
         check, count = hashlib.sha256(), 0

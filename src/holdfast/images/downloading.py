@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -103,14 +104,13 @@ class Downloader:
             self._progress(layer_status("Waiting", layer.short_id))
         with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="fetch") as pool:
             jobs = [pool.submit(self._fetch, layer) for layer in missing]
-            try:
-                for job in jobs:
-                    job.result()
-            except BaseException:
-                self._failed.set()
-                for job in jobs:
-                    job.cancel()
-                raise _first_cause([job.exception() for job in jobs if not job.cancelled()]) from None
+            _, rest = wait(jobs, return_when=FIRST_EXCEPTION)
+            for job in rest:
+                job.cancel()
+        errors = [job.exception() for job in jobs if not job.cancelled()]
+        causes = [error for error in errors if error is not None]
+        if causes:
+            raise next((error for error in causes if not isinstance(error, _GivenUp)), causes[0])
 
     def _fetch(self, layer: Wanted) -> None:
         amounts = Throttled(self._progress)
@@ -120,21 +120,14 @@ class Downloader:
                 raise _GivenUp("another layer failed")
             amounts.amount("Downloading", layer.short_id, count, layer.size_bytes)
 
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._failed.set)
             with blobs.opened(self._image, self._credentials, self._workspace) as reader:
                 reader.fetch(layer.digest, layer.size_bytes, self._path(layer.digest), received)
-        except BaseException:
-            self._failed.set()
-            raise
+            undo.pop_all()
         faults.point("image-layer-fetched")
         self._progress(layer_status("Verifying Checksum", layer.short_id))
         self._progress(layer_status("Download complete", layer.short_id))
 
     def _path(self, digest: str) -> Path:
         return self._workspace / digest.removeprefix("sha256:")
-
-
-def _first_cause(errors: Sequence[BaseException | None]) -> BaseException:
-    """The failure that made the others give up."""
-    causes = [error for error in errors if error is not None]
-    return next((error for error in causes if not isinstance(error, _GivenUp)), causes[0])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from holdfast.errors import InvalidParameter
+from holdfast.errors import InvalidParameter, System
 from holdfast.images import reference
 from holdfast.images.model import Image
 
@@ -20,6 +20,7 @@ _PRUNE_KEYS: Final = frozenset({"dangling", "label", "label!", "until"})
 _DURATION: Final = re.compile(r"([+-]?)((?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+")
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _UNITS_S: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_NOTHING: Final = re.compile(r"(?!)")
 _UNIX: Final = re.compile(r"-?\d{1,12}(?:\.\d{1,9})?")
 
 Names = tuple[tuple[str, ...], tuple[str, ...]]
@@ -90,6 +91,8 @@ def parse_prune_filters(filters: Mapping[str, Sequence[str]], now: float) -> Ima
     Raises InvalidParameter in Docker's words.
     """
     _check_keys(filters, _PRUNE_KEYS)
+    if len(filters.get("until", ())) > 1:
+        raise System("more than one until filter specified")
     older = _until(filters, now)
     return ImageFilters(
         dangling=None if _dangling(filters) is False else True,
@@ -102,7 +105,7 @@ def parse_prune_filters(filters: Mapping[str, Sequence[str]], now: float) -> Ima
 def parse_timestamp(text: str, now: float) -> datetime:
     """Read a point in time: Unix seconds, a date or time of RFC 3339, or a Go duration before now.
 
-    Raises InvalidParameter. Source: Docker Engine API, filter `until`.
+    Raises System, as Docker answers 500. Source: Docker Engine API, filter `until`.
     """
     if _DURATION.fullmatch(text):
         seconds = sum(float(amount) * _UNITS_S[unit] for amount, unit in _DURATION_PART.findall(text))
@@ -112,7 +115,7 @@ def parse_timestamp(text: str, now: float) -> datetime:
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidParameter(f"failed to parse value as time or duration: {text!r}") from None
+        raise System(f'failed to parse value as time or duration: "{text}"') from None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
@@ -120,14 +123,11 @@ def _at(seconds: float, text: str) -> datetime:
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, ValueError, OSError):
-        raise InvalidParameter(f"failed to parse value as time or duration: {text!r}") from None
+        raise System(f'failed to parse value as time or duration: "{text}"') from None
 
 
 def _until(filters: Mapping[str, Sequence[str]], now: float) -> list[datetime]:
-    values = filters.get("until", ())
-    if len(values) > 1:
-        raise InvalidParameter("more than one until filter specified")
-    return [parse_timestamp(value, now) for value in values]
+    return [parse_timestamp(value, now) for value in filters.get("until", ())]
 
 
 def _dangling(filters: Mapping[str, Sequence[str]]) -> bool | None:
@@ -147,7 +147,7 @@ def _check_keys(filters: Mapping[str, Sequence[str]], allowed: frozenset[str]) -
 
 
 def _glob(pattern: str) -> re.Pattern[str]:
-    """Translate a pattern of Go's path.Match: `*` and `?` do not cross a `/`. Raises InvalidParameter."""
+    """Translate a pattern of Go's path.Match: `*` and `?` cross no `/`. A wrong one fits nothing, as in Docker."""
     out, place = [], 0
     while place < len(pattern):
         char = pattern[place]
@@ -159,7 +159,7 @@ def _glob(pattern: str) -> re.Pattern[str]:
         elif char == "[":
             end = pattern.find("]", place + 1)
             if end < 0:
-                raise InvalidParameter("syntax error in pattern")
+                return _NOTHING
             body = pattern[place:end].replace("\\", "\\\\").replace("[", "\\[")
             out.append(f"(?!/)[{body}]")
             place = end + 1
@@ -171,7 +171,7 @@ def _glob(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile("".join(out))
     except re.error:
-        raise InvalidParameter("syntax error in pattern") from None
+        return _NOTHING
 
 
 def _has_label(labels: Mapping[str, str], wanted: str) -> bool:

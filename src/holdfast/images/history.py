@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from holdfast.images.model import Image, parse_time
 
@@ -20,8 +20,11 @@ class HistoryEntry:
     tags: tuple[str, ...]
 
 
-def of(image: Image, layer_sizes_bytes: Sequence[int]) -> list[HistoryEntry]:
-    """Give the steps, newest first, each with the size of its layer; sizes are given lowest first."""
+def of(image: Image, layer_sizes_bytes: Sequence[int], ancestors: Sequence[Image] = ()) -> list[HistoryEntry]:
+    """Give the steps, newest first, each with the size of its layer; sizes are given lowest first.
+
+    `ancestors` are what the image was made from here, the nearest first: their ids stand beside their newest steps.
+    """
     steps = image.config.get("history")
     sizes = list(layer_sizes_bytes)
     entries: list[HistoryEntry] = []
@@ -40,12 +43,18 @@ def of(image: Image, layer_sizes_bytes: Sequence[int]) -> list[HistoryEntry]:
             )
     entries += [HistoryEntry("<missing>", int(image.created_at.timestamp()), "", "", size, ()) for size in sizes]
     entries.reverse()
-    if entries:
-        newest = entries[0]
-        entries[0] = HistoryEntry(
-            image.id, newest.created, newest.created_by, newest.comment, newest.size_bytes, image.tags
-        )
+    for named in (image, *ancestors):
+        place = len(entries) - max(1, _steps(named))
+        if 0 <= place < len(entries):
+            entries[place] = replace(entries[place], id=named.id, tags=named.tags)
+    if entries and entries[0].id != image.id:
+        entries[0] = replace(entries[0], id=image.id, tags=image.tags)
     return entries
+
+
+def _steps(image: Image) -> int:
+    steps = image.config.get("history")
+    return len(steps) if isinstance(steps, list) else 0
 
 
 def _text(value: object) -> str:

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from holdfast import faults
-from holdfast.errors import InvalidParameter
-from holdfast.images import reference
+from holdfast.errors import InvalidParameter, NotFound, System
+from holdfast.images import reference, web
 from holdfast.images.changes import apply_changes
 from holdfast.images.files import ImageFiles
 from holdfast.images.intake import Intake, LayerBlob, Names
 from holdfast.images.loading import Loaded, labels_of
 from holdfast.images.model import Image, format_time, parse_config
 from holdfast.images.platforms import Platform, parse_platform, platform_of
+from holdfast.images.progress import Progress, Throttled
 from holdfast.images.tarstream import CHUNK, Readable
-from holdfast.images.unpack import compression_of, decompressed
+from holdfast.images.unpack import check_room, compression_of, decompressed
 from holdfast.store.images import LayerRecord
 
 _EMPTY_TAR_BYTES = 1024
+_FETCH_TIMEOUT_S = 60.0
+_SAID_BYTES = 2000
+_ROOM_CHECK_BYTES = 64 << 20
 _EMPTY_TAR = f"sha256:{hashlib.sha256(bytes(_EMPTY_TAR_BYTES)).hexdigest()}"
 
 Source = Callable[[Callable[[bytes], object]], object]
@@ -48,6 +54,22 @@ class Description:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class NewImage:
+    """What an import asks for: a name, a message, Dockerfile instructions, a platform; empty for none."""
+
+    repository: str = ""
+    tag: str = ""
+    message: str = ""
+    changes: tuple[str, ...] = ()
+    platform: str = ""
+
+    def describe(self, source: str) -> Description:
+        """Give the description of an image that comes from `source`."""
+        message = self.message or f"Imported from {source}"
+        return Description(message, changes=self.changes, platform=self.platform)
+
+
 def from_stream(archive: Readable) -> Source:
     """Give a layer's source that copies `archive`."""
 
@@ -56,6 +78,11 @@ def from_stream(archive: Readable) -> Source:
             write(data)
 
     return copy
+
+
+def from_url(url: str, progress: Progress) -> Source:
+    """Give a layer's source that fetches `url`, by HTTP or HTTPS, and tells how far it is; see `_fetch`."""
+    return lambda write: _fetch(url, write, progress)
 
 
 def import_layer(
@@ -97,18 +124,56 @@ def import_layer(
         return config.image_id, labels_of(config)
 
 
+def _fetch(url: str, write: Callable[[bytes], object], progress: Progress) -> None:
+    """Copy what is at `url`; a connection that gives nothing for a minute is given up.
+
+    Raises NotFound, System for anything but a complete answer. A server that never ends fills no more than the disk's
+    reserve allows. Source: Docker Engine, `remotecontext.GetWithStatusError`.
+    """
+    scheme = url.partition("://")[0].lower()
+    if scheme not in ("http", "https"):
+        raise System(f'Get "{url}": unsupported protocol scheme "{scheme if "://" in url else ""}"')
+    with web.opened(url, timeout_s=_FETCH_TIMEOUT_S, follow=True) as response:
+        if response.status != HTTPStatus.OK:
+            said = response.read(_SAID_BYTES).decode(errors="replace").strip()
+            text = f"failed to GET {url} with status {response.status} {response.reason}: {said}"
+            raise NotFound(text) if response.status == HTTPStatus.NOT_FOUND else System(text)
+        total = int(response.headers.get("Content-Length") or 0)
+        amounts, count = Throttled(progress), 0
+        while data := _read(response, url):
+            count += len(data)
+            write(data)
+            amounts.amount("Importing", "", count, total)
+        if total and count != total:
+            raise System(f'Get "{url}": unexpected EOF')
+
+
+def _read(response: http.client.HTTPResponse, url: str) -> bytes:
+    try:
+        return response.read(CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise System(f'Get "{url}": {error}') from error
+
+
 def _store(source: Source, workspace: Path) -> tuple[LayerBlob, str]:
     """Keep the tar as it comes; gives its blob and the digest of what is in it."""
     path = workspace / "import"
     digest = hashlib.sha256()
     with path.open("wb") as out:
 
+        size = unchecked = 0
+
         def keep(data: bytes) -> None:
+            nonlocal size, unchecked
             digest.update(data)
+            size += len(data)
+            unchecked += len(data)
+            if unchecked > _ROOM_CHECK_BYTES:
+                check_room(workspace, unchecked)
+                unchecked = 0
             out.write(data)
 
         source(keep)
-    size = path.stat().st_size
     with path.open("rb") as kept:
         compression = compression_of(kept.read(8))
     if size < _EMPTY_TAR_BYTES and not compression:

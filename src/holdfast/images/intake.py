@@ -87,9 +87,10 @@ class Intake:
     ) -> dict[str, str]:
         """Add an image with its layers, lowest first, from blobs in `workspace`; gives the tags that moved here.
 
-        `parent_id` is the image that it was made from here. `unpacked` is told the position of each layer that is ready, those that were here before included. Raises
-        InvalidParameter for layers that are not what the configuration says, System, OSError. On failure nothing is
-        recorded; what was written is in `workspace`, or in place without a row until the next sweep.
+        `parent_id` is the image that it was made from here. `unpacked` is told the position of each layer that is
+        ready, those that were here before included. Raises InvalidParameter for layers that are not what the
+        configuration says, System, OSError. On failure nothing is recorded; what was written is in `workspace`, or in
+        place without a row until the next sweep.
         """
         if len(layers) != len(config.diff_ids):
             raise InvalidParameter(

@@ -10,7 +10,7 @@ from holdfast.images.archive import Archive, ArchivedImage, read_archive, tag_of
 from holdfast.images.files import ImageFiles
 from holdfast.images.intake import Intake, LayerBlob, Names
 from holdfast.images.model import ImageConfig, parse_config
-from holdfast.images.platforms import parse_platform
+from holdfast.images.platforms import parse_platform, platform_of
 from holdfast.images.progress import Progress, amount, nowhere, stream
 from holdfast.images.tarstream import Readable
 
@@ -21,7 +21,7 @@ Loaded = tuple[str, Mapping[str, str] | None]
 def load(
     files: ImageFiles, intake: Intake, archive: Readable, progress: Progress, *, quiet: bool, platform: str
 ) -> Iterator[Loaded]:
-    """Load every image of an archive, yielding each once it is recorded.
+    """Load every image of an archive, yielding each once it is recorded; with `platform`, those that are for it.
 
     Raises InvalidParameter for a bad archive, System, OSError. Source: Docker Engine, `tarexport`.
     """
@@ -32,6 +32,8 @@ def load(
         # All is checked before the first image goes in.
         plans = [(each, list(map(tag_of, each.tags)), parse_config(members.metadata(each.config))) for each in found]
         for each, tags, config in plans:
+            if platform and not wanted.accepts(platform_of(config.json)):
+                continue
             with files.workspace() as own:
                 yield _load_one(intake, members, each, tags, config, own, nowhere if quiet else progress, progress)
 

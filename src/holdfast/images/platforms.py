@@ -113,6 +113,15 @@ def mismatch_of(name: str, found: Platform, wanted: Platform) -> str:
     )
 
 
+def foreign_to_host(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Give Docker's warning about an image that is not for this machine, where nobody asked for its platform."""
+    host, found = host_platform(), platform_of(document)
+    if not found.architecture or host.accepts(found):
+        return ()
+    what = f"The requested image's platform ({found}) does not match the detected host platform ({host})"
+    return (f"{what} and no specific platform was requested",)
+
+
 def platform_of(document: Mapping[str, Any]) -> Platform:
     """The platform that a descriptor's `platform` or an image's configuration names."""
 

@@ -22,17 +22,18 @@ class Plan:
     delete: bool
 
 
-def plan(name: str, image: Image, users: Users, *, force: bool) -> Plan:
+def plan(name: str, image: Image, users: Users, *, force: bool, has_children: bool = False) -> Plan:
     """Decide what removing `name`, which led to `image`, comes to. Raises Conflict in Docker's words.
 
     A name goes alone while others are left, digests of its repository with its last tag. An id takes all names with it
-    if they are of one repository. A running container keeps the image in any case, a stopped one unless `force`.
+    if they are of one repository. Images made from it and a running container keep the image in any case, a stopped
+    one unless `force`.
     """
     if image.is_named_by_id(name):
-        if _is_single(image):
-            _check(image, users, force=force, referenced=False)
-            return everything(image)
-        _check(image, users, force=force, referenced=bool(image.tags or image.digests))
+        if has_children:
+            raise _conflict(image, "cannot be forced", "image has dependent child images")
+        referenced = not _is_single(image) and bool(image.tags or image.digests)
+        _check(image, users, force=force, referenced=referenced)
         return everything(image)
     if users and not force and _is_single(image):
         raise Conflict(
@@ -49,7 +50,7 @@ def plan(name: str, image: Image, users: Users, *, force: bool) -> Plan:
     if left:
         return Plan(image, tuple(untag), delete=False)
     running = any(runs for _, runs in users)
-    return Plan(image, tuple(untag), delete=not running and (force or not users))
+    return Plan(image, tuple(untag), delete=not has_children and not running and (force or not users))
 
 
 def everything(image: Image) -> Plan:

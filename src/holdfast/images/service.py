@@ -32,7 +32,7 @@ from holdfast.images.distribution import Distribution
 from holdfast.images.files import ImageFiles
 from holdfast.images.filters import ImageFilters, parse_list_filters, parse_prune_filters
 from holdfast.images.intake import Intake
-from holdfast.images.model import Image, from_record
+from holdfast.images.model import LAYERS_MAX, Image, from_record
 from holdfast.images.platforms import mismatch_of, parse_platform, platform_of
 from holdfast.images.progress import Progress, nowhere, status
 from holdfast.images.skopeo import Credentials
@@ -113,13 +113,13 @@ class Images:
         return from_record(record)
 
     @contextmanager
-    def held(self, name: str) -> Iterator[Image]:
+    def held(self, name: str, platform: str = "") -> Iterator[Image]:
         """Find an image and keep it and its layers for the length of the block, until a container is recorded.
 
-        Raises as `resolve`.
+        Raises as `resolve_for`.
         """
         with self._intake.guard:
-            image = self.resolve(name)
+            image = self.resolve_for(name, platform)
             with self._held_guard:
                 self._held[image.id] += 1
         try:
@@ -132,11 +132,10 @@ class Images:
 
     def resolve_for(self, name: str, platform: str) -> Image:
         """Find an image as `resolve` does, for one platform ("": any). Raises NotFound if it is for another one."""
+        wanted = parse_platform(platform)
         image = self.resolve(name)
-        if platform:
-            wanted, found = parse_platform(platform), platform_of(image.config)
-            if not wanted.accepts(found):
-                raise NotFound(mismatch_of(name, found, wanted))
+        if platform and not wanted.accepts(platform_of(image.config)):
+            raise NotFound(mismatch_of(name, platform_of(image.config), wanted))
         return image
 
     def layers_of(self, image: Image) -> tuple[Path, ...]:
@@ -146,22 +145,32 @@ class Images:
     def history(self, name: str, platform: str = "") -> tuple[Image, Steps]:
         """Give an image and the steps that made it, the newest first. Raises as `resolve_for`."""
         image = self.resolve_for(name, platform)
-        return image, history.of(image, [layer.size_bytes for layer in self._table.layers_of(image.id)])
+        sizes = [layer.size_bytes for layer in self._table.layers_of(image.id)]
+        ancestors: list[Image] = []
+        parent_id = image.parent_id
+        while parent_id and len(ancestors) < LAYERS_MAX and (record := self._table.get(parent_id)) is not None:
+            ancestors.append(from_record(record))
+            parent_id = record.parent_id
+        return image, history.of(image, sizes, ancestors)
 
     def count(self) -> int:
         """How many images there are."""
         return self._table.count()
 
     def list(
-        self, filters: Mapping[str, Sequence[str]] | None = None, *, shared_size: bool = False
+        self, filters: Mapping[str, Sequence[str]] | None = None, *, everything: bool = False, shared_size: bool = False
     ) -> Listing:
-        """Give the images that pass Docker's filters, newest first. Raises InvalidParameter, NotFound (`before`)."""
+        """Give the images that pass Docker's filters, newest first, with the number of their containers.
+
+        One without names that others were made from is left out unless `everything` is asked for. Raises
+        InvalidParameter, NotFound (`before`), System.
+        """
         wanted = parse_list_filters(filters or {}, lambda name: self.resolve(name).created_at, time.time())
-        return self._listed(wanted, shared_size=shared_size, containers=False)
+        return self._listed(wanted, everything=everything, shared_size=shared_size, containers=True)
 
     def disk_usage(self) -> Listing:
         """Give every image with its shared size and the number of its containers, for `system df`."""
-        return self._listed(ImageFilters(), shared_size=True, containers=True)
+        return self._listed(ImageFilters(), everything=True, shared_size=True, containers=True)
 
     def layers_size(self) -> int:
         """Size in bytes of the files of all layers, each counted once."""
@@ -184,14 +193,14 @@ class Images:
     def remove(self, name: str, *, force: bool = False, noprune: bool = False) -> Records:
         """Take a name from an image, and with the last one the image; gives `Untagged` and `Deleted` records.
 
-        Raises NotFound, InvalidParameter, Conflict. `noprune` changes nothing: images here have no parent images.
-        Source: Docker Engine API, operationId ImageDelete.
+        What it was made from goes too if nothing else needs it, unless `noprune`. Raises NotFound, InvalidParameter,
+        Conflict. Source: Docker Engine API, operationId ImageDelete.
         """
-        del noprune
         with self._intake.guard, _failing_as("remove image"):
             image = self.resolve(name)
-            plan = removal.plan(name, image, self._users(image.id), force=force)
-            return self._carry_out(plan)
+            has_children = bool(self._table.children_of(image.id))
+            plan = removal.plan(name, image, self._users(image.id), force=force, has_children=has_children)
+            return self._carry_out(plan, prune=not noprune)
 
     def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> tuple[Records, int]:
         """Remove images without names, or (`dangling=false`) all that no container uses; gives records and bytes freed.
@@ -202,9 +211,9 @@ class Images:
         records: Records = []
         with self._intake.guard, _failing_as("prune images"):
             before = self.layers_size()
-            for listed in self._listed(wanted, shared_size=False, containers=False):
-                if not self._users(listed.image.id):
-                    records += self._carry_out(removal.everything(listed.image))
+            for listed in self._listed(wanted, everything=False, shared_size=False, containers=False):
+                if not self._users(listed.image.id) and not self._table.children_of(listed.image.id):
+                    records += self._carry_out(removal.everything(listed.image), prune=True)
             freed = before - self.layers_size()
         self._events.publish("image", "prune", "", {"reclaimed": str(freed)})
         return records, freed
@@ -227,38 +236,40 @@ class Images:
             ):
                 self._tell("load", image_id, image_id, labels)
 
-    def save(self, names: Sequence[str], write: Callable[[bytes], object]) -> None:
-        """Write an archive of images, given by name or id, piece by piece.
+    def save(self, names: Sequence[str], write: Callable[[bytes], object], *, platform: str = "") -> None:
+        """Write an archive of images, given by name or id, piece by piece; with `platform` they must be for that one.
 
-        Raises NotFound or InvalidParameter before the first piece. Source: Docker Engine API, operationId ImageGetAll.
+        Raises NotFound, InvalidParameter or System before the first piece. Source: Docker Engine API, operationId
+        ImageGetAll.
         """
         chosen = [(self.resolve(name), saving.tags_for(name, self.resolve(name))) for name in names]
+        wanted = parse_platform(platform)
+        if platform and not all(wanted.accepts(platform_of(image.config)) for image, _ in chosen):
+            raise System(f"no suitable export target found for platform {wanted}")
         with _failing_as("save image"):
             saving.save(self._files, self._table, chosen, write)
         for image, _ in chosen:
             self._tell("save", image.id, image.id, image.labels)
 
-    def import_(
-        self,
-        archive: Readable,
-        repository: str = "",
-        tag: str = "",
-        *,
-        message: str = "",
-        changes: Sequence[str] = (),
-        platform: str = "",
-        progress: Progress = nowhere,
-    ) -> str:
+    def import_(self, archive: Readable, wanted: importing.NewImage, progress: Progress = nowhere) -> str:
         """Make an image of one layer from a root file system in a tar; gives its id.
 
-        `changes` are Dockerfile instructions. Raises InvalidParameter, System. Source: operationId ImageCreate.
+        Raises InvalidParameter, System. Source: Docker Engine API, operationId ImageCreate.
         """
-        new = _tag_reference(repository, tag) if repository else None
-        description = importing.Description(message or "Imported from -", changes=tuple(changes), platform=platform)
+        return self._import(importing.from_stream(archive), wanted, wanted.describe("-"), progress)
+
+    def import_url(self, url: str, wanted: importing.NewImage, progress: Progress = nowhere) -> str:
+        """Fetch a root file system, by HTTP or HTTPS, and do the same with it. Raises NotFound, too."""
+        return self._import(importing.from_url(url, progress), wanted, wanted.describe(url), progress)
+
+    def _import(
+        self, source: importing.Source, wanted: importing.NewImage, description: importing.Description,
+        progress: Progress,
+    ) -> str:
+        new = _tag_reference(wanted.repository, wanted.tag) if wanted.repository else None
         with _failing_as("import image"):
-            source = importing.from_stream(archive)
             image_id, labels = importing.import_layer(self._files, self._intake, source, new, description)
-        progress({"status": image_id})
+        progress(status(image_id))
         self._tell("import", image_id, image_id, labels)
         return image_id
 
@@ -417,12 +428,16 @@ class Images:
         with _failing_as("remove image"):
             self._intake.remove_hidden(held)
 
-    def _listed(self, filters: ImageFilters, *, shared_size: bool, containers: bool) -> Listing:
+    def _listed(self, filters: ImageFilters, *, everything: bool, shared_size: bool, containers: bool) -> Listing:
         listed: Listing = []
         sizes = self._table.layer_sizes() if shared_size else {}
-        for record in self._table.all():
+        records = self._table.all()
+        parents = {record.parent_id for record in records}
+        for record in records:
             image = from_record(record)
             names = filters.match(image)
+            if not everything and image.id in parents and not image.tags and not image.digests:
+                continue
             if names is not None:
                 shared = sum(sizes[chain][0] for chain in image.layers if chain in sizes and sizes[chain][1] > 1)
                 listed.append(
@@ -440,7 +455,7 @@ class Images:
             held = self._held.get(image_id, 0)
         return [*self.in_use_by(image_id), *[("0" * 64, True)] * held]
 
-    def _carry_out(self, plan: removal.Plan) -> Records:
+    def _carry_out(self, plan: removal.Plan, *, prune: bool) -> Records:
         """Do what was planned, under the intake's guard; gives the records of the API."""
         image = plan.image
         records: Records = []
@@ -451,11 +466,22 @@ class Images:
                 records.append({"Untagged": name})
         if plan.delete:
             unused = self._intake.remove(image.id, keep_hidden=bool(self._users(image.id)))
-            self._tell("delete", image.id, image.id, image.labels)
+            self._tell("delete", image.id, image.id, None)
             records.append({"Deleted": image.id})
             gone = frozenset(unused.layers)
             records += [{"Deleted": chain_id} for chain_id in reversed(image.layers) if chain_id in gone]
+            if prune and image.parent_id:
+                records += self._prune_parent(image.parent_id)
         return records
+
+    def _prune_parent(self, image_id: str) -> Records:
+        """Remove what a removed image was made from, if no name, image or container needs it."""
+        record = self._table.get(image_id)
+        if record is None or record.hidden or record.tags or record.digests:
+            return []
+        if self._table.children_of(image_id) or self._users(image_id):
+            return []
+        return self._carry_out(removal.everything(from_record(record)), prune=True)
 
     def _tags_of_repository(self, named: reference.Reference) -> Sequence[reference.Reference]:
         found = []

@@ -147,7 +147,8 @@ def failure(
     low = text.lower()
     if "incorrect username or password" in low:
         return Unauthorized(f"unauthorized: {text.rpartition(': ')[2]}")
-    if any(words in low for words in _UNKNOWN_NAME) and not (wanted.tag or wanted.digest):
+    unknown = any(words in low for words in (*_UNKNOWN_NAME, "404 (not found)"))
+    if unknown and not (wanted.tag or wanted.digest):
         return NotFound(
             f"repository {wanted.familiar_name} not found: name unknown: repository name not known to registry"
         )

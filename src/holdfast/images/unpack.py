@@ -172,7 +172,7 @@ def unpack(
 
         tar = in_private_root(destination, start)
         if known_diff_id is not None and direct:
-            _check_room(destination, os.fstat(source.fileno()).st_size)
+            check_room(destination, os.fstat(source.fileno()).st_size)
             diff_id = known_diff_id
         else:
             diff_id = _pump(plain, tar, destination)
@@ -249,7 +249,7 @@ def _pump(plain: IO[bytes], tar: subprocess.Popen[bytes], destination: Path) -> 
             digest.update(data)
             unchecked += len(data)
             if unchecked > _FREE_CHECK_BYTES:
-                _check_room(destination, unchecked)
+                check_room(destination, unchecked)
                 unchecked = 0
             try:
                 sink.write(data)
@@ -261,8 +261,11 @@ def _pump(plain: IO[bytes], tar: subprocess.Popen[bytes], destination: Path) -> 
     return f"sha256:{digest.hexdigest()}"
 
 
-def _check_room(destination: Path, size_bytes: int) -> None:
-    """Stop before the disk is full, for other data lives on it: 64 MiB are kept free, a fiftieth of a small disk."""
+def check_room(destination: Path, size_bytes: int) -> None:
+    """Stop before the disk is full, for other data lives on it: 64 MiB are kept free, a fiftieth of a small disk.
+
+    Raises System if `size_bytes` more would leave less.
+    """
     disk = shutil.disk_usage(destination)
     if disk.free < size_bytes + min(_FREE_RESERVE_BYTES, disk.total // 50):
         raise System(f"unpack layer: {os.strerror(errno.ENOSPC)}", hint="remove what is not needed, or add room")
@@ -322,7 +325,7 @@ def _raise_failure(statuses: list[int], errors: IO[bytes], destination: Path) ->
     said = _said(errors)
     if os.strerror(errno.ENOSPC) in said or os.strerror(errno.EDQUOT) in said:
         raise System(f"unpack layer: {said}")
-    _check_room(destination, 0)
+    check_room(destination, 0)
     raise InvalidParameter(f"invalid layer: {said or statuses}")
 
 

@@ -342,6 +342,7 @@ def _remove(connection: sqlite3.Connection, image_ids: Sequence[str]) -> Unused:
             )
         ]
         connection.execute("DELETE FROM images WHERE id = ?", (image_id,))
+        connection.execute("UPDATE images SET parent_id = NULL WHERE parent_id = ?", (image_id,))
     unused = connection.execute(
         "DELETE FROM image_layers WHERE chain_id NOT IN (SELECT chain_id FROM image_layer_uses)"
         " RETURNING chain_id, blob_digest"

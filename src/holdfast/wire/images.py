@@ -105,7 +105,7 @@ def encode_inspect(image: Image, layers: Sequence[Path], version: Version) -> di
     return shape
 
 
-def encode_history(image: Image, entries: Sequence[HistoryEntry]) -> list[dict[str, Any]]:
+def encode_history(entries: Sequence[HistoryEntry]) -> list[dict[str, Any]]:
     """Give the list of ImageHistoryResponseItem, newest first."""
     return [
         {
@@ -114,7 +114,7 @@ def encode_history(image: Image, entries: Sequence[HistoryEntry]) -> list[dict[s
             "CreatedBy": entry.created_by,
             "Id": entry.id,
             "Size": entry.size_bytes,
-            "Tags": list(image.tags) or None if entry.id == image.id else None,
+            "Tags": list(entry.tags) or None,
         }
         for entry in entries
     ]

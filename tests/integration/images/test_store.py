@@ -16,7 +16,7 @@ import pytest
 
 from holdfast import faults
 from holdfast.errors import Conflict, InvalidParameter, NotFound, System
-from holdfast.images.importing import Description
+from holdfast.images.importing import Description, NewImage
 from holdfast.kernel import mount
 from holdfast.store.containers import ContainerRow
 from tests.integration.images.conftest import Shelf
@@ -255,7 +255,7 @@ def test_tag_and_remove(shelf: Shelf) -> None:
     load(shelf, each)
     assert shelf.images.tag("a:1", "team/b") == "team/b:latest"
     assert shelf.images.tag("a:1", "quay.io/x", "2") == "quay.io/x:2"
-    with pytest.raises(InvalidParameter, match="refusing to create a tag with a digest reference"):
+    with pytest.raises(InvalidParameter, match="cannot import digest reference"):
         shelf.images.tag("a:1", f"x@{each.id}")
     with pytest.raises(Conflict, match="referenced in multiple repositories"):
         shelf.images.remove(each.id)
@@ -265,7 +265,7 @@ def test_tag_and_remove(shelf: Shelf) -> None:
         {"Untagged": "a:1"}, {"Deleted": each.id}, {"Deleted": make.digest(FILE_A)},
     ]  # fmt: skip
     told = [(event.action, event.attributes.get("k")) for event in shelf.events]
-    assert told[-2:] == [("untag", "v"), ("delete", "v")]
+    assert told[-2:] == [("untag", "v"), ("delete", None)]
     with pytest.raises(NotFound, match="No such image: a:1"):
         shelf.images.remove("a:1")
 
@@ -351,10 +351,8 @@ def test_list_newest_first(shelf: Shelf) -> None:
 def test_import(shelf: Shelf, compress: bool) -> None:
     said: list[dict[str, object]] = []
     data = make.layer([make.file_entry("etc/x", b"x")], compress=compress)
-    changes = ['CMD ["/x"]', "ENV A=1"]
-    image_id = shelf.images.import_(
-        io.BytesIO(data), "team/app", "1", message="from a tar", changes=changes, progress=said.append
-    )
+    wanted = NewImage("team/app", "1", "from a tar", ('CMD ["/x"]', "ENV A=1"))
+    image_id = shelf.images.import_(io.BytesIO(data), wanted, said.append)
     assert said == [{"status": image_id}]
     image = shelf.images.resolve("team/app:1")
     assert (image.id, image.defaults["Cmd"], image.defaults["Env"]) == (image_id, ["/x"], ["A=1"])
@@ -371,7 +369,7 @@ def test_import(shelf: Shelf, compress: bool) -> None:
 @pytest.mark.parametrize("data", [b"", b"x" * 5000])
 def test_import_refuses_what_is_no_tar(shelf: Shelf, data: bytes) -> None:
     with pytest.raises(InvalidParameter):
-        shelf.images.import_(io.BytesIO(data))
+        shelf.images.import_(io.BytesIO(data), NewImage())
     assert shelf.on_disk() == (0, 0, 0)
 
 
@@ -386,11 +384,23 @@ def test_commit(shelf: Shelf) -> None:
     load(shelf, parent)
     changed = make.layer([make.file_entry(".wh.a"), make.file_entry("new", b"n")])
     description = Description("a note", "me", ('CMD ["/new"]',), created_by="sh")
-    image_id = shelf.images.commit(parent.id, io.BytesIO(changed), "b", "1", description)
+    image_id = shelf.images.commit(parent.id, lambda write: write(changed), "b", "1", description)
     image, steps = shelf.images.history("b:1")
     assert (image.id, image.defaults["Cmd"], image.defaults["Shell"]) == (image_id, ["/new"], EXTENSIONS["Shell"])
     assert [(step.created_by, step.comment) for step in steps] == [("sh", "a note"), ("layer 0", "")]
     top, base = shelf.images.layers_of(image)
     assert ((top / "new").read_bytes(), (top / "a").is_char_device(), (base / "a").exists()) == (b"n", True, True)
-    shelf.images.remove("a:1")
+    assert [step.id for step in steps] == [image_id, parent.id]
+    with pytest.raises(Conflict, match=r"\(cannot be forced\) - image has dependent child images"):
+        shelf.images.remove(parent.id, force=True)
+    assert shelf.images.remove("a:1") == [{"Untagged": "a:1"}]
+    assert [each.image.id for each in shelf.images.list()] == [image_id]
+    assert len(shelf.images.list(everything=True)) == 2
     assert shelf.images.resolve("b:1").size_bytes == 4
+    nothing = shelf.images.commit(image_id, lambda write: write(bytes(1024)), "c", "1", Description())
+    assert shelf.images.resolve("c:1").layers == image.layers
+    assert [step.size_bytes for step in shelf.images.history("c:1")[1]] == [0, 1, 3]
+    assert shelf.images.remove("b:1") == [{"Untagged": "b:1"}]
+    removed = [record.get("Deleted") for record in shelf.images.remove("c:1")][1:]
+    assert [each for each in removed if each in (nothing, image_id, parent.id)] == [nothing, image_id, parent.id]
+    assert shelf.on_disk()[:2] == (0, 0)

@@ -44,7 +44,7 @@ def test_parse(text: str, shown: str) -> None:
     assert str(parse_platform(text)).startswith(shown)
 
 
-@pytest.mark.parametrize("text", ["a/b/c/d", "linux/", "linux/../x"])
+@pytest.mark.parametrize("text", ["a/b/c/d", "linux/", "li!nux", "nothing"])
 def test_parse_refuses(text: str) -> None:
     with pytest.raises(InvalidParameter, match="invalid argument"):
         parse_platform(text)
