@@ -176,10 +176,11 @@ class Volumes:
 
         One of another driver is mounted and unmounted again.
         """
+        asked_at = time.monotonic()
         with self._locks.hold(name):
             record = self._find(name)
             if record.driver == DEFAULT_DRIVER:
-                return self._local.check(record)
+                return self._outages.check(record.id, asked_at, lambda: self._local.check(record))
             driver, mount_id = self._driver(record.driver), new_id()
             try:
                 driver.mount(record, mount_id)

@@ -57,10 +57,11 @@ def test_work_goes_on_when_nobody_waits_for_it(caplog: pytest.LogCaptureFixture)
 
 def test_a_crowd_shares_its_work_and_no_answer_is_older_than_its_question() -> None:
     runs: list[int] = []
-    go_on = threading.Event()
+    began, go_on = threading.Event(), threading.Event()
 
     def work() -> int:
         runs.append(len(runs))
+        began.set()
         assert go_on.wait(5)
         if len(runs) == 3:
             raise Conflict("the third")
@@ -69,8 +70,7 @@ def test_a_crowd_shares_its_work_and_no_answer_is_older_than_its_question() -> N
     async def check() -> None:
         shared = SharedWork()
         first = asyncio.create_task(shared.in_worker("key", work))
-        while not runs:
-            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(began.wait, 5)
         crowd = [asyncio.create_task(shared.in_worker("key", work)) for _ in range(50)]
         assert await shared.in_worker("other", lambda: "at once") == "at once"
         go_on.set()
