@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from holdfast.api import container_shapes as shapes
 from holdfast.api import container_streams as streams
-from holdfast.api.events import parse_time
 from holdfast.api.filters import Filters, decode_filters
 from holdfast.api.response import JSON, Response, StreamResponse, empty, json_line, json_response
 from holdfast.api.router import Router
@@ -17,6 +16,7 @@ from holdfast.api.worker import in_patient_worker, in_worker
 from holdfast.containers.container import Container
 from holdfast.containers.top import top
 from holdfast.errors import EngineError, InvalidParameter, NotFound
+from holdfast.images.filters import parse_timestamp
 from holdfast.wire.containers import ContainerCreate, ContainerUpdate
 
 if TYPE_CHECKING:
@@ -224,8 +224,10 @@ async def container_prune(request: Request, engine: Engine) -> Response:
     filters = decode_filters(request.query.get("filters"), _PRUNE_FILTERS)
     before = None
     for text in filters.get("until", ()):
-        moment = parse_time(text)
-        before = time.time() if moment is None else moment / 1e9
+        try:
+            before = parse_timestamp(text, time.time()).timestamp()
+        except System as error:
+            raise InvalidParameter(str(error)) from error
     pruned = await in_patient_worker(engine.containers.prune, filters, before)
     return json_response(200, {"ContainersDeleted": list(pruned.ids), "SpaceReclaimed": pruned.reclaimed_bytes})
 

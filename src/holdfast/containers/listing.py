@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from holdfast.containers.container import Container
 from holdfast.containers.model import STATUSES
 from holdfast.containers.networking import parse_port
-from holdfast.errors import InvalidParameter
+from holdfast.errors import InvalidParameter, System
 
 Filters = Mapping[str, Sequence[str]]
 
@@ -17,6 +17,7 @@ _KEYS = frozenset({
     "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
     "publish", "since", "status", "volume",
 })
+_PORTS = ("publish", "expose")
 _HEALTH = ("starting", "healthy", "unhealthy", "none")
 
 
@@ -31,6 +32,8 @@ class Lookups:
     network_of: Callable[[Container], tuple[str, str]]
     """Name and id of a container's network."""
     health_of: Callable[[Container], str]
+    ports_of: Callable[[Container], Sequence[tuple[int, int, str]] | None]
+    """What a container publishes: the host's port, its own, the protocol. None while it has no place in a network."""
 
 
 def check(filters: Filters) -> None:
@@ -49,6 +52,8 @@ def check(filters: Filters) -> None:
                     f"invalid filter 'health={value}': invalid value for health status ({value}): must be one of "
                     + ", ".join(_HEALTH)
                 )
+            if key in _PORTS:
+                _parse_range(key, value)
             if key == "exited" and not re.fullmatch(r"-?[0-9]+", value):
                 raise InvalidParameter(
                     f"invalid filter 'exited={value}': strconv.Atoi: parsing \"{value}\": invalid syntax"
@@ -80,6 +85,7 @@ def select(
         if (everything or container.state.running)
         and ("ancestor" not in filters or container.record.image_id in ancestors)
         and all(_matches(container, key, values, lookups) for key, values in filters.items())
+        and _ports_match(container, filters, lookups)
     ]
     return chosen[:limit] if limit > 0 else chosen
 
@@ -115,8 +121,6 @@ def _matches(container: Container, key: str, values: Sequence[str], lookups: Loo
     if key == "network":
         name, network_id = lookups.network_of(container)
         return any(value == name or (network_id and network_id.startswith(value)) for value in values)
-    if key in ("publish", "expose"):
-        return any(_port_matches(container, value, published=key == "publish") for value in values)
     if key == "is-task":
         return all(value.lower() in ("false", "0") for value in values)
     return True
@@ -132,13 +136,38 @@ def _name_matches(name: str, wanted: str) -> bool:
         return wanted in name
 
 
-def _port_matches(container: Container, wanted: str, *, published: bool) -> bool:
-    record = container.record
-    ports = (record.host_config.port_bindings if published else record.config.exposed_ports) or {}
-    numbers, _, protocol = wanted.partition("/")
-    first, _, last = numbers.partition("-")
-    for port in ports:
-        number, own = parse_port(port)
-        if first.isdigit() and int(first) <= number <= int(last or first) and own == (protocol or "tcp"):
-            return True
-    return False
+def _ports_match(container: Container, filters: Filters, lookups: Lookups) -> bool:
+    """Whether a port of the host is among `publish`, or one of the container's own among `expose`, while it runs.
+
+    Source: moby, daemon/list.go, includeContainerInList.
+    """
+    wanted = {key: [_parse_range(key, value) for value in filters.get(key, ())] for key in _PORTS}
+    if not any(wanted.values()):
+        return True
+    published = lookups.ports_of(container)
+    if published is None:
+        return False
+    exposed = [parse_port(text) for text in container.record.config.exposed_ports or {}]
+    found = {
+        "publish": {(host, protocol) for host, _, protocol in published},
+        "expose": {(own, protocol) for _, own, protocol in published} | set(exposed),
+    }
+    return any(
+        number in numbers and protocol == wished
+        for key in _PORTS
+        for numbers, wished in wanted[key]
+        for number, protocol in found[key]
+    )
+
+
+def _parse_range(key: str, text: str) -> tuple[range, str]:
+    """Read `80`, `80/udp` or `80-90/tcp`. Raises System, as Docker answers 500."""
+    numbers, _, protocol = text.partition("/")
+    first, dash, last = numbers.partition("-")
+    for part in (first, last) if dash else (first,):
+        if not (part.isascii() and part.isdigit()):
+            why = f'strconv.ParseUint: parsing "{part}": invalid syntax'
+            raise System(f"error while looking up for {key} {text}: {why}")
+    if int(last or first) < int(first):
+        raise System(f"error while looking up for {key} {text}: Invalid range specified for the Port: {text}")
+    return range(int(first), int(last or first) + 1), protocol or "tcp"

@@ -153,12 +153,20 @@ class Containers:
         self, filters: listing.Filters | None = None, *, everything: bool = False, limit: int = 0
     ) -> Sequence[Container]:
         """Give the containers that pass Docker's filters, newest first. Raises InvalidParameter, NotFound."""
-        lookups = listing.Lookups(self._images_of, self._registry.get, self._network_of, health_of)
+        lookups = listing.Lookups(
+            self._images_of, self._registry.get, self._network_of, health_of, self._ports_of
+        )
         return listing.select(self._registry.all(), filters or {}, lookups, everything=everything, limit=limit)
 
     def endpoint(self, container: Container) -> Endpoint | None:
         """Give a container's place in its network, while it runs."""
         return self._rooms.network.endpoint(container.id)
+
+    def _ports_of(self, container: Container) -> Sequence[tuple[int, int, str]] | None:
+        endpoint = self.endpoint(container)
+        if endpoint is None:
+            return None
+        return [(port.host_port, port.container_port, port.protocol) for port in endpoint.ports]
 
     def network_namespace(self, reference: str) -> str:
         """Give the path of a running container's network namespace. Raises NotFound, Conflict if it does not run."""
