@@ -15,7 +15,7 @@ from holdfast.api.router import Router
 from holdfast.api.worker import in_patient_worker, in_worker
 from holdfast.containers.container import Container
 from holdfast.containers.top import top
-from holdfast.errors import EngineError, InvalidParameter, NotFound
+from holdfast.errors import EngineError, InvalidParameter, NotFound, System
 from holdfast.images.filters import parse_timestamp
 from holdfast.wire.containers import ContainerCreate, ContainerUpdate
 
