@@ -20,12 +20,14 @@ def check(policy: RestartPolicy, *, auto_remove: bool) -> None:
             f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', 'on-failure', or "
             "'unless-stopped'"
         )
-    if policy.maximum_retry_count < 0:
-        raise InvalidParameter("invalid restart policy: maximum retry count cannot be negative")
-    if policy.name not in ("", "on-failure") and policy.maximum_retry_count:
+    negative = policy.maximum_retry_count < 0
+    if policy.name != "on-failure" and policy.maximum_retry_count:
         raise InvalidParameter(
             "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+            + (" and cannot be negative" if negative else "")
         )
+    if negative:
+        raise InvalidParameter("invalid restart policy: maximum retry count cannot be negative")
     if auto_remove and policy.name not in ("", "no"):
         raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
 

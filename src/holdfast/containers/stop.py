@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 from holdfast import log
+from holdfast.containers import policy
 from holdfast.containers.container import Container
 from holdfast.containers.exits import Exits
 from holdfast.containers.healthmonitor import HealthMonitor
@@ -45,7 +46,7 @@ class Stopper:
                 container.tell_exit()
                 self._rooms.tell(container, "stop")
                 return
-            self._rooms.registry.note(container, stopped_by_user=True)
+            self._mark_stopped(container)
             self._send_if_alive(container, number)
         if not container.wait_until_stopped(None if timeout_s < 0 else timeout_s):
             self.kill_and_wait(container)
@@ -60,7 +61,7 @@ class Stopper:
                 return
             if container.state.task is None:
                 return
-            self._rooms.registry.note(container, stopped_by_user=True)
+            self._mark_stopped(container)
             self._send_if_alive(container, signal.SIGKILL)
         if not container.wait_until_stopped(KILL_TIMEOUT_S):
             raise System(
@@ -70,8 +71,9 @@ class Stopper:
     def kill(self, container: Container, reference: str, signal_text: str = "") -> None:
         """Send a signal, SIGKILL unless told otherwise; waits for the end after SIGKILL only.
 
-        Raises Conflict if nothing runs, InvalidParameter for a signal that is none. Source: Docker Engine API,
-        operationId ContainerKill.
+        A container with a stop signal of its own is only meant to end by that one or SIGKILL; any other by every
+        signal, so that its restart policy rests. Raises Conflict if nothing runs, InvalidParameter for a signal that is
+        none. Source: Docker Engine API, operationId ContainerKill; moby, daemon/kill.go.
         """
         what = f"cannot kill container: {reference}"
         try:
@@ -84,10 +86,12 @@ class Stopper:
         with self._rooms.registry.hold(container):
             if container.state.task is None:
                 raise Conflict(f"{what}: container {container.id} is not running")
-            if number in (stop_signal(container.record.config.stop_signal), signal.SIGKILL):
-                self._rooms.registry.note(container, stopped_by_user=True)
+            own = container.record.config.stop_signal
+            ends = not own or number in (stop_signal(own), signal.SIGKILL)
+            if ends:
+                self._mark_stopped(container)
             try:
-                self._send(container, number)
+                self._send(container, number, unpause=ends)
             except Conflict as error:
                 raise error.within(what) from None
 
@@ -122,6 +126,14 @@ class Stopper:
         self._health.begin(container)
         self._rooms.tell(container, "unpause")
 
+    def _mark_stopped(self, container: Container) -> None:
+        """Keep the restart policy off. Where there is one, an engine that takes over in between must know, too."""
+        registry = self._rooms.registry
+        if policy.is_kept_up(container.record.host_config.restart_policy):
+            registry.save(container, stopped_by_user=True)
+        else:
+            registry.note(container, stopped_by_user=True)
+
     def _send_if_alive(self, container: Container, number: int) -> None:
         """Send a signal; a process that has ended by itself is as good, and is about to be put away."""
         try:
@@ -129,11 +141,11 @@ class Stopper:
         except Conflict:
             logger.debug("ended before the signal", extra={"container": container.id})
 
-    def _send(self, container: Container, number: int) -> None:
+    def _send(self, container: Container, number: int, *, unpause: bool = True) -> None:
         """Send a signal; a paused container must go on to notice it. The lock is held and a task is there."""
         task = container.state.task
         assert task is not None
         self._rooms.runtime.signal(task, container.id, number)
         self._rooms.tell(container, "kill", {"signal": str(int(number))})
-        if container.state.status == "paused":
+        if unpause and container.state.status == "paused":
             self._unpause(container)
