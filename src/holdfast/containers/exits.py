@@ -89,6 +89,8 @@ class Exits:
     def _settle(self, container: Container, info: ExitInfo) -> None:
         state, record = container.state, container.record
         self._on_ended(container)
+        if info.oom_killed:
+            self._rooms.tell(container, "oom")
         self._starter.clean_up(container)
         ran_s = (info.finished_at - state.started_at).total_seconds() if state.started_at else 0.0
         again = policy.wants_restart(
@@ -110,8 +112,6 @@ class Exits:
             self._rooms.registry.note(container, **changes)
         else:
             self._rooms.registry.save(container, **changes)
-        if info.oom_killed:
-            self._rooms.tell(container, "oom")
         self._rooms.tell(
             container, "die", {"exitCode": str(info.exit_code), "execDuration": str(max(0, int(ran_s)))}
         )

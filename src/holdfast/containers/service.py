@@ -14,6 +14,7 @@ from holdfast.containers import listing, logconfig, names
 from holdfast.containers.archive import Archives
 from holdfast.containers.archive_walk import Emit
 from holdfast.containers.commit import CommitRequest, Committer
+from holdfast.containers.connecting import Connector
 from holdfast.containers.container import CONDITIONS, Condition, Container, OnExit, OnSocket, Registry
 from holdfast.containers.create import Creator
 from holdfast.containers.exec import Execs
@@ -22,7 +23,8 @@ from holdfast.containers.export import export
 from holdfast.containers.healthmonitor import HealthMonitor
 from holdfast.containers.logconfig import LogRules
 from holdfast.containers.logrotation import LogRotator
-from holdfast.containers.model import CreateRequest, HostConfig, encode_document
+from holdfast.containers.model import CreateRequest, EndpointConfig, HostConfig, encode_document
+from holdfast.containers.networking import networks_of
 from holdfast.containers.remove import Remover
 from holdfast.containers.restore import Restorer
 from holdfast.containers.rooms import Rooms
@@ -97,6 +99,7 @@ class Containers:
         self._retrying = ThreadPoolExecutor(_RETRYING_THREADS, thread_name_prefix="retry")
         self.execs = Execs(self._rooms, self._settling)
         self._creator = Creator(self._rooms)
+        self._connector = Connector(self._rooms)
         self._health = HealthMonitor(self._rooms, self.execs)
         self._logs = LogRotator(self._rooms)
         self._starter = Starter(self._rooms, self._watch, self._on_started)
@@ -154,13 +157,24 @@ class Containers:
     ) -> Sequence[Container]:
         """Give the containers that pass Docker's filters, newest first. Raises InvalidParameter, NotFound."""
         lookups = listing.Lookups(
-            self._images_of, self._registry.get, self._network_of, health_of, self._ports_of
+            self._images_of, self._registry.get, self._networks_of, health_of, self._ports_of
         )
         return listing.select(self._registry.all(), filters or {}, lookups, everything=everything, limit=limit)
 
     def endpoint(self, container: Container) -> Endpoint | None:
-        """Give a container's place in its network, while it runs."""
+        """Give a container's place in the network that has its default route and ports, while it runs."""
         return self._rooms.network.endpoint(container.id)
+
+    def endpoints(self, container: Container) -> Sequence[Endpoint]:
+        """Give a container's places in its networks, while it runs."""
+        return self._rooms.network.endpoints(container.id)
+
+    def network_id(self, name: str) -> tuple[str, bool]:
+        """Give a network's id, empty if there is none of that name, and whether containers have names on it."""
+        try:
+            return self._rooms.network.get(name).id, self._rooms.network.has_names(name)
+        except NotFound:
+            return "", False
 
     def _ports_of(self, container: Container) -> Sequence[tuple[int, int, str]] | None:
         endpoint = self.endpoint(container)
@@ -215,6 +229,10 @@ class Containers:
         if container.state.task is None:
             raise Conflict(f"container {container.id} is not running")
         return self._rooms.runtime.processes(container.id)
+
+    def tell(self, container: Container, action: str) -> None:
+        """Publish what was done to a container without a call of its own here."""
+        self._rooms.tell(container, action)
 
     def wait(self, reference: str, condition: str, on_exit: OnExit) -> Callable[[], None]:
         """Call `on_exit` with the exit code when `condition` is met; gives a function that ends the waiting.
@@ -289,6 +307,14 @@ class Containers:
         container = self._registry.get(reference)
         self._remover.remove(container, self._stopper.kill_and_wait, force=force, volumes=volumes)
 
+    def connect(self, reference: str, network: str, wanted: EndpointConfig | None) -> None:
+        """Put a container into a network; see `Connector.connect`."""
+        self._connector.connect(reference, network, wanted)
+
+    def disconnect(self, reference: str, network: str, *, force: bool = False) -> None:
+        """Take a container out of a network; see `Connector.disconnect`."""
+        self._connector.disconnect(reference, network, force=force)
+
     def rename(self, reference: str, new_name: str) -> None:
         """Give a container another name. Raises InvalidParameter, Conflict. Operation ContainerRename."""
         if not new_name or not reference:
@@ -311,7 +337,7 @@ class Containers:
                 raise
             container.record = record
             self._registry.free(old, container.id)
-            self._rooms.network.rename(container.id, name)
+            self._rooms.network.rename(container.id, name, old)
         self._rooms.tell(container, "rename", {"oldName": f"/{old}"})
 
     def update(self, reference: str, asked: HostConfig) -> tuple[str, ...]:
@@ -409,11 +435,8 @@ class Containers:
         except EngineError:
             return frozenset()
 
-    def _network_of(self, container: Container) -> tuple[str, str]:
-        endpoint = self._rooms.network.endpoint(container.id)
-        if endpoint is not None:
-            return endpoint.network_name, endpoint.network_id
-        return container.record.host_config.network_mode, ""
+    def _networks_of(self, container: Container) -> Sequence[tuple[str, str]]:
+        return [(name, self.network_id(name)[0]) for name in networks_of(container.record)]
 
 
 def health_of(container: Container) -> str:

@@ -25,7 +25,9 @@ def top(containers: Containers, container: Container, ps_args: str) -> tuple[lis
         done = run(["ps", *ps_args.split()], timeout_s=_TIMEOUT_S)
     except ProgramFailed as error:
         raise System(f"ps: {error}") from error
-    return parse(done.stdout.decode(errors="replace"), pids)
+    found = parse(done.stdout.decode(errors="replace"), pids)
+    containers.tell(container, "top")
+    return found
 
 
 def parse(output: str, pids: set[int]) -> tuple[list[str], list[list[str]]]:
