@@ -13,7 +13,7 @@ from holdfast.api.attach import parse_detach_keys
 from holdfast.containers import model
 from holdfast.containers.exec import Exec, ExecConfig
 from holdfast.containers.logconfig import DEFAULT_DRIVER
-from holdfast.containers.networking import parse_port
+from holdfast.containers.networking import dns_names, networks_of, parse_port
 from holdfast.containers.security import parse_security_options
 from holdfast.containers.status import describe
 from holdfast.volumes.mounts import MountPoint, MountSpec
@@ -41,7 +41,7 @@ def create_request(
         config=msgspec.convert(body, type=model.ContainerConfig, from_attributes=True),
         host_config=host_config(host),
         mounts=tuple(mount_spec(mount) for mount in mounts or ()),
-        endpoints={key: _endpoint_config(value or wire.EndpointSettings()) for key, value in endpoints.items()},
+        endpoints={key: endpoint_config(value or wire.EndpointSettings()) for key, value in endpoints.items()},
         api_version=api_version,
     )
 
@@ -195,7 +195,7 @@ def inspect(containers: Containers, container: Container, size: tuple[int, int] 
         size_root_fs=size[1] if size else msgspec.UNSET,
         mounts=[mount_point(point) for point in record.mounts],
         config=wire.encode_config(record.config),
-        network_settings=_network_settings(container, endpoint),
+        network_settings=_network_settings(containers, container, endpoint),
     )
 
 
@@ -220,7 +220,7 @@ def summary(
         state=state.status,
         status=describe(state, model.now(), container.health.status if container.health else ""),
         host_config={"NetworkMode": record.host_config.network_mode},
-        network_settings={"Networks": _networks(record, endpoint)},
+        network_settings={"Networks": _networks(containers, container)},
         mounts=[mount_point(point) for point in record.mounts],
     )
 
@@ -255,48 +255,83 @@ def _health(found: model.Health) -> wire.Health:
     )
 
 
-def _endpoint_config(settings: wire.EndpointSettings) -> model.EndpointConfig:
+def endpoint_config(settings: wire.EndpointSettings) -> model.EndpointConfig:
+    """Give what a container wants of a network."""
     return model.EndpointConfig(
         aliases=settings.aliases,
         links=settings.links,
         ipv4_address=settings.ipam_config.ipv4_address if settings.ipam_config else "",
+        ipv6_address=settings.ipam_config.ipv6_address if settings.ipam_config else "",
+        asks_addresses=settings.ipam_config is not None,
         mac_address=settings.mac_address,
         driver_opts=settings.driver_opts,
         gw_priority=settings.gw_priority,
     )
 
 
-def _networks(record: model.ContainerRecord, endpoint: Endpoint | None) -> dict[str, wire.EndpointInfo]:
-    mode = record.host_config.network_mode
-    if mode.startswith("container:") or record.config.network_disabled:
-        return {}
-    wanted = record.endpoints.get(mode) or model.EndpointConfig()
-    shown = wire.EndpointInfo(links=wanted.links, aliases=wanted.aliases, driver_opts=wanted.driver_opts)
-    if endpoint is not None:
-        shown.mac_address = endpoint.mac_address
-        shown.network_id = endpoint.network_id
-        shown.endpoint_id = endpoint.endpoint_id
-        shown.gateway = endpoint.gateway
-        shown.ip_address = endpoint.ip_address
-        shown.ip_prefix_len = endpoint.prefix_length
-    return {endpoint.network_name if endpoint else mode: shown}
-
-
-def _network_settings(container: Container, endpoint: Endpoint | None) -> wire.NetworkSettings:
+def _networks(containers: Containers, container: Container) -> dict[str, wire.EndpointInfo]:
     record = container.record
-    networks = _networks(record, endpoint)
-    shown = wire.NetworkSettings(networks=networks)
+    found = {endpoint.network_name: endpoint for endpoint in containers.endpoints(container)}
+    wanted = networks_of(record)
+    if record.config.network_disabled:
+        wanted = {name: model.EndpointConfig() for name in found}
+    shown = {}
+    for name, config in wanted.items():
+        info = wire.EndpointInfo(
+            ipam_config=_ipam_config(config),
+            links=config.links,
+            aliases=config.aliases,
+            driver_opts=config.driver_opts,
+            gw_priority=config.gw_priority,
+        )
+        endpoint = found.get(name)
+        if endpoint is not None:
+            _fill_in(info, endpoint)
+        elif container.state.started_at is not None:
+            info.network_id, has_names = containers.network_id(name)
+            info.dns_names = dns_names(record, config) if has_names else None
+        shown[name] = info
+    return shown
+
+
+def _ipam_config(config: model.EndpointConfig) -> dict[str, str] | None:
+    if not config.asks_addresses:
+        return None
+    asked = {"IPv4Address": config.ipv4_address, "IPv6Address": config.ipv6_address}
+    return {key: value for key, value in asked.items() if value}
+
+
+def _fill_in(info: wire.EndpointInfo, endpoint: Endpoint) -> None:
+    """Show what a container has got."""
+    info.mac_address = endpoint.mac_address
+    info.network_id = endpoint.network_id
+    info.endpoint_id = endpoint.endpoint_id
+    info.gateway = endpoint.gateway
+    info.ip_address = endpoint.ip_address
+    info.ip_prefix_len = endpoint.prefix_length
+    info.ipv6_gateway = endpoint.gateway6
+    info.global_ipv6_address = endpoint.ip6_address
+    info.global_ipv6_prefix_len = endpoint.prefix6_length
+    info.dns_names = endpoint.names
+
+
+def _network_settings(
+    containers: Containers, container: Container, endpoint: Endpoint | None
+) -> wire.NetworkSettings:
+    record = container.record
+    shown = wire.NetworkSettings(networks=_networks(containers, container))
     if endpoint is None:
         return shown
-    shown.sandbox_id = endpoint.endpoint_id
-    shown.sandbox_key = f"/var/run/docker/netns/{endpoint.endpoint_id[:12]}"
+    shown.sandbox_id = endpoint.container_id
+    shown.sandbox_key = f"/var/run/docker/netns/{endpoint.container_id[:12]}"
     shown.ports = _port_map(record, endpoint)
-    if endpoint.network_name == "bridge":
-        shown.endpoint_id = endpoint.endpoint_id
-        shown.gateway = endpoint.gateway
-        shown.ip_address = endpoint.ip_address
-        shown.ip_prefix_len = endpoint.prefix_length
-        shown.mac_address = endpoint.mac_address
+    bridge = shown.networks.get("bridge")
+    if bridge is not None:
+        shown.endpoint_id = bridge.endpoint_id
+        shown.gateway = bridge.gateway
+        shown.ip_address = bridge.ip_address
+        shown.ip_prefix_len = bridge.ip_prefix_len
+        shown.mac_address = bridge.mac_address
     return shown
 
 

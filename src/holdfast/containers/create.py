@@ -22,6 +22,7 @@ from holdfast.containers.checks import check_request
 from holdfast.containers.container import Container
 from holdfast.containers.folders import Folders
 from holdfast.containers.model import ContainerConfig, ContainerRecord, CreateRequest, State, encode_row, now
+from holdfast.containers.networking import settle_endpoints
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.settle import settle
 from holdfast.errors import InvalidParameter, NotFound
@@ -82,6 +83,7 @@ class Creator:
         )
         points = tuple(self._with_image(point, held) if point.type == "image" else point for point in points)
         _check_points(points)
+        endpoints = settle_endpoints(self._rooms, request.host_config.network_mode, request.endpoints)
         name = name or names.make(self._rooms.registry.has_name)
         self._rooms.registry.reserve(name, container_id)
         record = ContainerRecord(
@@ -92,7 +94,7 @@ class Creator:
             layers=tuple(image.layers),
             config=config,
             host_config=request.host_config,
-            endpoints=request.endpoints,
+            endpoints=endpoints,
             mounts=points,
         )
         with contextlib.ExitStack() as undo:

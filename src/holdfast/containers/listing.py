@@ -29,8 +29,8 @@ class Lookups:
     """The image ids that an `ancestor` stands for."""
     find: Callable[[str], Container]
     """Finds a container by reference. Raises NotFound."""
-    network_of: Callable[[Container], tuple[str, str]]
-    """Name and id of a container's network."""
+    networks_of: Callable[[Container], Sequence[tuple[str, str]]]
+    """Names and ids of a container's networks."""
     health_of: Callable[[Container], str]
     ports_of: Callable[[Container], Sequence[tuple[int, int, str]] | None]
     """What a container publishes: the host's port, its own, the protocol. None while it has no place in a network."""
@@ -119,8 +119,11 @@ def _matches(container: Container, key: str, values: Sequence[str], lookups: Loo
         held = {text for point in record.mounts for text in (point.name or point.source, point.destination)}
         return any(value in held for value in values)
     if key == "network":
-        name, network_id = lookups.network_of(container)
-        return any(value == name or (network_id and network_id.startswith(value)) for value in values)
+        return any(
+            value == name or (network_id and network_id.startswith(value))
+            for name, network_id in lookups.networks_of(container)
+            for value in values
+        )
     if key == "is-task":
         return all(value.lower() in ("false", "0") for value in values)
     return True

@@ -245,6 +245,9 @@ class EndpointConfig:
     aliases: Texts | None = None
     links: Texts | None = None
     ipv4_address: str = ""
+    ipv6_address: str = ""
+    asks_addresses: bool = False
+    """Whether the client sent an IPAMConfig, be it empty: inspect shows it again."""
     mac_address: str = ""
     driver_opts: dict[str, str] | None = None
     gw_priority: int = 0
@@ -307,6 +310,8 @@ class ContainerRecord:
     config: ContainerConfig
     host_config: HostConfig
     endpoints: dict[str, EndpointConfig] = field(default_factory=dict)
+    bare: bool = False
+    """Whether it was taken out of all its networks; else no `endpoints` means the network of its mode."""
     mounts: tuple[MountPoint, ...] = ()
     platform: str = "linux"
 

@@ -1,25 +1,27 @@
-"""A container's network: which namespace it runs in, its endpoint, and the files that follow from it."""
+"""A container's network: which namespace it runs in, its endpoints, and the files that follow from them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.containers.joins import Joins
-from holdfast.containers.model import ContainerRecord, HostConfig
+from holdfast.containers.model import ContainerRecord, EndpointConfig, HostConfig
 from holdfast.containers.rooms import Rooms
-from holdfast.errors import InvalidParameter
-from holdfast.network.model import Endpoint, PortRequest
+from holdfast.errors import Conflict, EngineError, InvalidParameter, NotFound
+from holdfast.network.model import Endpoint, EndpointRequest, PortRequest, Upstream
+
+FILES = ("hostname", "hosts", "resolv.conf")
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What a container has got: `namespace` as the runtime's spec takes it, `endpoint` None where it borrows one."""
+    """What a container has got: `namespace` as the runtime's spec takes it, no `endpoints` where it borrows one."""
 
     namespace: str
-    endpoint: Endpoint | None = None
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 class Networking:
@@ -29,32 +31,35 @@ class Networking:
         self._rooms = rooms
 
     def connect(self, record: ContainerRecord) -> Connection:
-        """Connect a container to its network. Raises NotFound, InvalidParameter, Conflict, System; undoes itself."""
+        """Connect a container to its networks. Raises NotFound, InvalidParameter, Conflict, System; undoes itself."""
         network, mode = self._rooms.network, record.host_config.network_mode
         if mode.startswith("container:"):
-            other = Joins(self._rooms.registry).network(mode)
-            assert other is not None, "the mode names one"
+            other = self._rooms.registry.get(mode.removeprefix("container:"))
+            if other.state.status != "running":
+                raise Conflict(f"cannot join network of a non running container: {other.id}")
             return Connection(f"/proc/{other.state.pid}/ns/net")
-        if mode in ("none", "host") or record.config.network_disabled:
+        wanted = networks_of(record)
+        if mode == "host" or record.config.network_disabled or "none" in wanted:
             endpoint = network.connect(
                 record.id, Path("/"), network="host" if mode == "host" else "none", name=record.name
             )
-            return Connection("host" if mode == "host" else "private", endpoint)
+            return Connection("host" if mode == "host" else "private", (endpoint,))
         with contextlib.ExitStack() as undo:
             namespace = network.make_namespace(record.id)
             undo.callback(network.remove_namespace, record.id)
-            wanted = record.endpoints.get(mode)
-            endpoint = network.connect(
-                record.id,
-                namespace,
-                network=mode,
-                name=record.name,
-                ports=port_requests(record.host_config, record.config.exposed_ports or {}),
-                address=(wanted.ipv4_address if wanted else "") or None,
-                mac_address=(wanted.mac_address if wanted else "") or record.config.mac_address or None,
-            )
+            try:
+                endpoints = network.connect_all(
+                    record.id,
+                    namespace,
+                    [endpoint_request(record, name, config) for name, config in wanted.items()],
+                    name=record.name,
+                    ports=port_requests(record.host_config, record.config.exposed_ports or {}),
+                    upstream=upstream(record),
+                )
+            except EngineError as error:
+                raise error.within("failed to set up container networking") from error
             undo.pop_all()
-        return Connection(str(namespace), endpoint)
+        return Connection(str(namespace), tuple(endpoints))
 
     def disconnect(self, record: ContainerRecord) -> None:
         """Undo `connect`; harmless to repeat. Raises System."""
@@ -65,23 +70,139 @@ class Networking:
         self._rooms.network.remove_namespace(record.id)
 
     def write_files(self, record: ContainerRecord, connection: Connection) -> None:
-        """Write resolv.conf, hostname and hosts, which are bound into the container."""
-        network, host, config = self._rooms.network, record.host_config, record.config
-        on_host = host.network_mode == "host"
-        address = connection.endpoint.ip_address if connection.endpoint else ""
+        """Write resolv.conf, hostname and hosts, which are bound into the container.
+
+        One that uses another's network has that one's files too: links, so that it sees their changes.
+        """
+        mode, folder = record.host_config.network_mode, self._rooms.files_of(record.id)
+        if mode.startswith("container:"):
+            other = self._rooms.files_of(self._rooms.registry.get(mode.removeprefix("container:")).id)
+            for name in FILES:
+                (folder / name).unlink(missing_ok=True)
+                os.link(other / name, folder / name)
+            return
         files = {
-            "hostname": config.hostname + "\n",
-            "hosts": network.hosts_file(
-                config.hostname, config.domainname, address, host.extra_hosts or (), host_network=on_host
-            ),
-            "resolv.conf": network.resolv_conf(
-                host.dns or (), host.dns_search or (), host.dns_options or (), host_network=on_host
-            ),
+            "hostname": record.config.hostname + "\n",
+            "hosts": self._hosts(record, connection.endpoints),
+            "resolv.conf": self._resolv_conf(record, connection.endpoints),
         }
-        folder = self._rooms.files_of(record.id)
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
             os.chmod(folder / name, 0o644)
+
+    def rewrite_files(self, record: ContainerRecord, before: Sequence[Endpoint], after: Sequence[Endpoint]) -> None:
+        """Bring the files of a running container up to date with its endpoints.
+
+        They are bound into it, so they are written where they are. What the container itself wrote stays.
+        """
+        folder = self._rooms.files_of(record.id)
+        resolv = folder / "resolv.conf"
+        if resolv.read_text(encoding="utf-8", errors="replace") == self._resolv_conf(record, before):
+            resolv.write_text(self._resolv_conf(record, after), encoding="utf-8")
+        hosts = folder / "hosts"
+        old, new = self._own_lines(record, before), self._own_lines(record, after)
+        lines = hosts.read_text(encoding="utf-8", errors="surrogateescape").splitlines(keepends=True)
+        kept = [line for line in lines if line not in old or line in new]
+        kept += [line for line in new if line not in kept]
+        hosts.write_text("".join(kept), encoding="utf-8", errors="surrogateescape")
+
+    def _hosts(self, record: ContainerRecord, endpoints: Sequence[Endpoint]) -> str:
+        host, config = record.host_config, record.config
+        return self._rooms.network.hosts_file(
+            config.hostname, config.domainname, addresses_of(endpoints), host.extra_hosts or (),
+            host_network=host.network_mode == "host",
+        )  # fmt: skip
+
+    def _own_lines(self, record: ContainerRecord, endpoints: Sequence[Endpoint]) -> list[str]:
+        config = record.config
+        return [*self._rooms.network.own_hosts_lines(config.hostname, config.domainname, addresses_of(endpoints))]
+
+    def _resolv_conf(self, record: ContainerRecord, endpoints: Sequence[Endpoint]) -> str:
+        host = record.host_config
+        has_names = any(endpoint.names is not None for endpoint in endpoints)
+        return self._rooms.network.resolv_conf(
+            host.dns or (), host.dns_search or (), host.dns_options or (),
+            host_network=host.network_mode == "host", own_resolver=has_names,
+        )  # fmt: skip
+
+
+def networks_of(record: ContainerRecord) -> dict[str, EndpointConfig]:
+    """Give the networks that a container is to be in, the one of its mode first; none where it borrows another's."""
+    mode = record.host_config.network_mode
+    if mode.startswith("container:"):
+        return {}
+    if record.endpoints or record.bare:
+        return dict(sorted(record.endpoints.items(), key=lambda item: (item[0] != mode, item[0])))
+    return {mode: EndpointConfig()}
+
+
+def settle_endpoints(rooms: Rooms, mode: str, endpoints: dict[str, EndpointConfig]) -> dict[str, EndpointConfig]:
+    """Give the networks of a container that is being made, by their names, checked as far as they exist.
+
+    `mode` is its network mode, `endpoints` what was asked for. Raises InvalidParameter in Docker's words. Source: moby, daemon, validateEndpointSettings.
+    """
+    if mode.startswith("container:") or mode in ("host", "none"):
+        return {}
+    settled: dict[str, EndpointConfig] = {}
+    for key, config in (endpoints or {mode: EndpointConfig()}).items():
+        check_endpoint(rooms, key, config)
+        try:
+            name = rooms.network.get(key).name
+        except NotFound:
+            name = key
+        settled[name] = config
+    return settled
+
+
+def check_endpoint(rooms: Rooms, network: str, config: EndpointConfig) -> None:
+    """Raise InvalidParameter, in Docker's words, for what a container cannot have of a network; one that is not there
+    is not looked at."""
+    troubles = []
+    asks = bool(config.ipv4_address or config.ipv6_address)
+    if network in ("bridge", "default", "host", "none"):
+        if asks:
+            troubles += [
+                "user specified IP address is supported on user defined networks only",
+                "user specified IP address is supported only when connecting to networks with user configured subnets",
+            ]
+        if config.aliases and not set(config.aliases) <= {""}:
+            troubles.append("network-scoped aliases are only supported for user-defined networks")
+    if troubles:
+        lines = "".join(f"\n* {trouble}" for trouble in troubles) if len(troubles) > 1 else f"\n{troubles[0]}"
+        name = "bridge" if network == "default" else network
+        raise InvalidParameter(f"invalid config for network {name}: invalid endpoint settings:{lines}")
+    with contextlib.suppress(NotFound):
+        rooms.network.check(
+            EndpointRequest(network=network, address=config.ipv4_address, address6=config.ipv6_address)
+        )
+
+
+def endpoint_request(record: ContainerRecord, network: str, config: EndpointConfig) -> EndpointRequest:
+    """Give what a container asks of a network in the network room's terms."""
+    is_mode = network == record.host_config.network_mode
+    return EndpointRequest(
+        network=network,
+        address=config.ipv4_address,
+        address6=config.ipv6_address,
+        mac_address=config.mac_address or (record.config.mac_address if is_mode else ""),
+        names=dns_names(record, config),
+        gateway_priority=config.gw_priority,
+    )
+
+
+def dns_names(record: ContainerRecord, config: EndpointConfig) -> tuple[str, ...]:
+    """Give the names by which others in a user-defined network find a container. Source: Docker, `DNSNames`."""
+    return tuple(dict.fromkeys((record.name, *(config.aliases or ()), record.short_id, record.config.hostname)))
+
+
+def upstream(record: ContainerRecord) -> Upstream:
+    """Give whom a container's resolver asks about names of the world outside."""
+    return Upstream(tuple(record.host_config.dns or ()))
+
+
+def addresses_of(endpoints: Sequence[Endpoint]) -> list[str]:
+    """Give all addresses, those of a network together."""
+    return [address for one in endpoints for address in (one.ip_address, one.ip6_address) if address]
 
 
 def port_requests(host: HostConfig, exposed: dict[str, dict[str, str]]) -> list[PortRequest]:

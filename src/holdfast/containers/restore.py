@@ -19,11 +19,13 @@ import msgspec
 
 from holdfast import log
 from holdfast.containers import create, policy, remove, update
+from holdfast.containers.connecting import Connector
 from holdfast.containers.container import Container
 from holdfast.containers.exits import Exits
 from holdfast.containers.folders import Folders
 from holdfast.containers.health import at_end
 from holdfast.containers.model import decode_row, now
+from holdfast.containers.networking import networks_of
 from holdfast.containers.remove import Remover
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.start import Starter
@@ -81,7 +83,9 @@ class Restorer:
         for container in containers.values():
             self._recover(container, live, ended)
         self._clear_leftovers(containers, live, {container.id for container, _ in ended})
-        rooms.network.restore(live)
+        rooms.network.restore(
+            live, {container_id: frozenset(networks_of(containers[container_id].record)) for container_id in live}
+        )
         for container_id in live:
             task = containers[container_id].state.task
             if task is not None:
@@ -193,7 +197,7 @@ class Restorer:
             except EngineError as error:
                 logger.warning("volume not taken over", extra={"container": container.id, "error": error})
         if found == "running":
-            live[container.id] = self._rooms.config.run_root / "netns" / container.id
+            live[container.id] = Connector(self._rooms).namespace_of(container)
             return
         self._rooms.registry.note(
             container, status="exited", exit_code=found.exit_code, finished_at=found.finished_at

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from holdfast.errors import Conflict, InvalidParameter, Unavailable
 
@@ -42,6 +43,42 @@ def choose_subnet(taken: Iterable[IPv4Network], in_use: Iterable[IPv4Address] = 
     )
 
 
+def choose_own_subnet(taken: Iterable[IPv4Network]) -> IPv4Network:
+    """Give the first free subnet for a network of somebody's own; small ones follow when the large ones are gone.
+
+    Raises Unavailable in Docker's words where every candidate is taken.
+    """
+    networks = [network for network in taken if network.prefixlen > 0]
+    for candidate in (*candidates(), *_small_candidates()):
+        if not any(candidate.overlaps(network) for network in networks):
+            return candidate
+    raise Unavailable(
+        "all predefined address pools have been fully subnetted",
+        hint="remove networks that nobody uses: docker network prune",
+    )
+
+
+def choose_subnet6(seed: str, taken: Iterable[IPv6Network]) -> IPv6Network:
+    """Give the first free /64 of the site prefix that belongs to `seed`, an id that an engine keeps for ever.
+
+    Source: RFC 4193, unique local addresses.
+    """
+    prefix = b"\xfd" + hashlib.sha256(seed.encode()).digest()[:5]
+    networks = list(taken)
+    for number in range(1 << 16):
+        candidate = IPv6Network((int.from_bytes(prefix + number.to_bytes(2, "big") + bytes(8), "big"), 64))
+        if not any(candidate.overlaps(network) for network in networks):
+            return candidate
+    raise Unavailable("all predefined address pools have been fully subnetted")
+
+
+def _small_candidates() -> Iterator[IPv4Network]:
+    """Yield what Docker does not hand out, and what is seldom used elsewhere."""
+    for second in range(201, 255):
+        for third in range(0, 256, 16):
+            yield IPv4Network(f"10.{second}.{third}.0/20")
+
+
 def parse_subnet(text: str, taken: Iterable[IPv4Network] = ()) -> IPv4Network:
     """Read a configured subnet such as `10.88.0.0/16`.
 
@@ -69,13 +106,13 @@ def pool_of(subnet: IPv4Network) -> range:
     return range(int(subnet.network_address) + 2, int(subnet.broadcast_address))
 
 
-def mac_of(address: IPv4Address) -> str:
-    """Give the hardware address that belongs to an IP address, `02:42:` and its four bytes.
+def mac_of(address: IPv4Address | IPv6Address) -> str:
+    """Give the hardware address that belongs to an IP address, `02:42:` and its last four bytes.
 
     One address always has the same card behind it, so that no neighbour's cache is wrong after a container came and
     went. Source: Docker, `netutils.GenerateMACFromIP`.
     """
-    return "02:42:" + address.packed.hex(":")
+    return "02:42:" + address.packed[-4:].hex(":")
 
 
 def parse_mac(text: str) -> str:

@@ -17,6 +17,9 @@ UPSTREAM_RESOLV_CONFS = (
 PUBLIC_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
 """Used where the host names no server that a container can reach, as Docker does."""
 
+OWN_RESOLVER = "127.0.0.11"
+"""Where the resolver of user-defined networks listens, in each container's own network namespace."""
+
 HOST_GATEWAY = "host-gateway"
 
 HOSTS_HEAD = """\
@@ -105,10 +108,28 @@ def resolv_conf(host: ResolvConf, dns: Sequence[str], search: Sequence[str], opt
     return "".join(line + "\n" for line in lines)
 
 
+def own_resolv_conf(host: ResolvConf, search: Sequence[str], options: Sequence[str]) -> str:
+    """Give the file's text on a user-defined network: our resolver, which is asked even for names without a dot.
+
+    A number of dots that the user gave stays. Source: moby, libnetwork/internal/resolvconf.
+    """
+    chosen = list(options or host.options)
+    if not any(option.startswith("ndots:") for option in options):
+        chosen = [option for option in chosen if not option.startswith("ndots:")] + ["ndots:0"]
+    return resolv_conf(host, (OWN_RESOLVER,), search, chosen)
+
+
+def own_hosts_lines(hostname: str, domainname: str, addresses: Sequence[str]) -> list[str]:
+    """Give the lines with a container's own name, one for each of its addresses."""
+    full = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+    return [f"{address}\t{full}\n" for address in addresses]
+
+
 def hosts_file(
-    hostname: str, domainname: str, ip: str, extra_hosts: Sequence[str], *, host_gateway: str, head: str = HOSTS_HEAD
+    hostname: str, domainname: str, addresses: Sequence[str], extra_hosts: Sequence[str], *, host_gateway: str,
+    head: str = HOSTS_HEAD,
 ) -> str:
-    """Give the file's text: loopback names, `extra_hosts`, and the container's own name if it has an address.
+    """Give the file's text: loopback names, `extra_hosts`, and the container's own name for each of its addresses.
 
     An entry of `extra_hosts` is `NAME:ADDRESS` or `NAME=ADDRESS`; the address may be `host-gateway` and, for IPv6,
     in brackets. Source: Docker Engine API, `HostConfig.ExtraHosts`; docker-run(1), `--add-host`.
@@ -119,10 +140,7 @@ def hosts_file(
         name, _, address = entry.partition(separator)
         address = host_gateway if address == HOST_GATEWAY else address.removeprefix("[").removesuffix("]")
         lines.append(f"{address}\t{name}\n")
-    if ip:
-        full = f"{hostname}.{domainname} {hostname}" if domainname else hostname
-        lines.append(f"{ip}\t{full}\n")
-    return "".join(lines)
+    return "".join([*lines, *own_hosts_lines(hostname, domainname, addresses)])
 
 
 def _read(path: Path) -> str:

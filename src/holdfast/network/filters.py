@@ -8,28 +8,43 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Network
+from dataclasses import dataclass
 
 from holdfast import log
 from holdfast.errors import Unavailable
 from holdfast.kernel.nft import Nft, NftError
 from holdfast.network.forwarding import ForeignFilters
 from holdfast.network.rules import Published, Rules
+from holdfast.network.segment import Segment
 from holdfast.network.watch import RulesetWatch
 
 logger = log.get(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Everything that the table has to hold."""
+
+    segments: tuple[Segment, ...]
+    published: tuple[Published, ...]
+
+    @property
+    def bridges(self) -> tuple[str, ...]:
+        """The names of the bridges."""
+        return tuple(segment.bridge for segment in self.segments)
+
+
 class Filters:
     """Our table and our way through others' tables. The caller holds one lock around all calls that change elements."""
 
-    def __init__(self, table: str, bridge: str) -> None:
+    def __init__(self, table: str, wanted: Callable[[], Wanted]) -> None:
+        """`wanted` gives all that the table has to hold, called while the caller's lock is held."""
         self._table = table
-        self._bridge = bridge
+        self._wanted = wanted
         self._guard = threading.Lock()
         self._nft: Nft | None = None
         self._watch: RulesetWatch | None = None
-        self._subnet: IPv4Network | None = None
+        self._loaded = False
         self.missing = ""
         """Why there is no address translation, empty while there is."""
 
@@ -40,18 +55,17 @@ class Filters:
         except OSError as error:
             logger.warning("no nftables", extra={"error": str(error)})
 
-    def load(
-        self, subnet: IPv4Network, published: Callable[[], Sequence[Published]], changed: Callable[[], None]
-    ) -> None:
-        """Make the table with all that is published, and call `changed` whenever others change theirs.
+    def load(self, changed: Callable[[], None]) -> None:
+        """Make the table with all that is wanted, and call `changed` whenever others change theirs.
 
         Where that fails `missing` says why, and so does the log.
         """
-        self._subnet = subnet
         try:
             nft = self._opened()
-            self._rules(nft).load(subnet, published())
-            self._foreign(nft).open(self._table)
+            wanted = self._wanted()
+            self._rules(nft).load(wanted.segments, wanted.published)
+            self._loaded = True
+            self._foreign(nft).open(self._table, wanted.bridges)
             if self._watch is None:
                 self._watch = RulesetWatch(changed)
         except OSError as error:
@@ -73,42 +87,77 @@ class Filters:
                 hint="publish no port, or use the host's network",
             )
 
-    def publish(self, new: Sequence[Published], published: Callable[[], Sequence[Published]]) -> None:
-        """Add elements; where the table is gone, make it again with all that is `published`. Raises NftError."""
+    def add_segment(self, segment: Segment, changed: Callable[[], None]) -> None:
+        """Take a network in, making the table if there is none yet; see `load`."""
+        if not self._loaded or self.missing:
+            self.load(changed)
+            return
+        try:
+            nft = self._opened()
+            try:
+                self._rules(nft).add_segment(segment)
+            except NftError:
+                self.load(changed)
+            else:
+                self._foreign(nft).open(self._table, (segment.bridge,))
+        except OSError as error:
+            logger.warning("cannot take a network into the packet rules", extra={"error": str(error)})
+
+    def remove_segment(self, segment: Segment, changed: Callable[[], None]) -> None:
+        """Take a network out; a failure is logged, the bridge is going anyhow."""
+        if not self._loaded or self.missing:
+            return
+        try:
+            nft = self._opened()
+            self._foreign(nft).close(segment.bridge)
+            try:
+                self._rules(nft).remove_segment(segment)
+            except NftError:
+                self.load(changed)
+        except OSError as error:
+            logger.warning("cannot take a network out of the packet rules", extra={"error": str(error)})
+
+    def publish(self, new: Sequence[Published]) -> None:
+        """Add elements; where the table is gone, make it again with all that is wanted. Raises NftError."""
         rules = self._rules(self._opened())
         try:
             rules.publish(new)
         except NftError:
-            if self._subnet is None or rules.is_loaded():
+            if not self._loaded or rules.is_loaded():
                 raise
-            rules.load(self._subnet, published())
+            wanted = self._wanted()
+            rules.load(wanted.segments, wanted.published)
 
-    def withdraw(self, old: Sequence[Published], published: Callable[[], Sequence[Published]]) -> None:
-        """Take elements out; `published` is what stays. A failure is logged: the container is going anyhow."""
+    def withdraw(self, old: Sequence[Published]) -> None:
+        """Take elements out. A failure is logged: the container is going anyhow."""
         try:
             rules = self._rules(self._opened())
             try:
                 rules.withdraw(old)
             except NftError:
-                if self._subnet is not None:
-                    rules.load(self._subnet, published())
+                if self._loaded:
+                    wanted = self._wanted()
+                    rules.load(wanted.segments, wanted.published)
         except OSError as error:
             logger.warning("cannot withdraw published ports", extra={"error": str(error)})
 
-    def check(self, subnet: IPv4Network, published: Callable[[], Sequence[Published]]) -> None:
+    def check(self) -> None:
         """Make again what others removed: our table, and our rules in theirs."""
+        if not self._loaded:
+            return
         try:
             nft = self._opened()
-            rules = self._rules(nft)
+            rules, wanted = self._rules(nft), self._wanted()
             if not rules.is_loaded():
-                rules.load(subnet, published())
+                rules.load(wanted.segments, wanted.published)
                 logger.warning("another program removed the packet rules; made again", extra={"table": self._table})
-            self._foreign(nft).open(self._table)
+            self._foreign(nft).open(self._table, wanted.bridges)
         except OSError as error:
             logger.warning("cannot restore the packet rules", extra={"error": str(error)})
 
     def remove(self) -> None:
         """Remove the table and the rules in others' tables; without nftables there is nothing to remove."""
+        self._loaded = False
         try:
             nft = self._opened()
             self._foreign(nft).close()
@@ -137,10 +186,10 @@ class Filters:
             return self._nft
 
     def _rules(self, nft: Nft) -> Rules:
-        return Rules(nft, self._table, self._bridge)
+        return Rules(nft, self._table)
 
     def _foreign(self, nft: Nft) -> ForeignFilters:
-        return ForeignFilters(nft, self._table, self._bridge)
+        return ForeignFilters(nft, self._table)
 
 
 def _reason(error: OSError) -> str:

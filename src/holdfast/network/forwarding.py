@@ -1,14 +1,14 @@
-"""Other programs that drop what the host forwards: finding them, and one way through them for our bridge.
+"""Other programs that drop what the host forwards: finding them, and one way through them for our bridges.
 
 Docker and firewalls set the FORWARD chain's policy to drop. An accept in a table of our own does not help: a packet
-must pass every table. So two rules, marked by a comment, go where Docker keeps room for others (DOCKER-USER), else to
-the top of the chain that drops. Nothing else of others is touched, and the rules are taken away at the end.
+must pass every table. So two rules a bridge, marked by a comment, go where Docker keeps room for others (DOCKER-USER),
+else to the top of the chain that drops. Nothing else of others is touched, and the rules are taken away at the end.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,56 +44,67 @@ class Chain:
 
 
 class ForeignFilters:
-    """The way through other programs' filters for one bridge. `tag` marks the rules as ours."""
+    """The way through other programs' filters for our bridges. `tag` marks the rules as ours."""
 
-    def __init__(self, nft: Nft, tag: str, bridge: str) -> None:
+    def __init__(self, nft: Nft, tag: str) -> None:
         self._nft = nft
         self._tag = tag
-        self._bridge = bridge
 
-    def open(self, own_table: str) -> None:
-        """Add the rules where they are missing. What cannot be changed is logged: the bridge may work all the same."""
+    def open(self, own_table: str, bridges: Sequence[str]) -> None:
+        """Add the rules where they are missing. What cannot be changed is logged: a bridge may work all the same."""
         try:
             for chain in chains_that_need_a_way(self._nft.run("list chains"), own_table):
-                if not self._handles(chain):
+                present = self._listing(chain)
+                for bridge in bridges:
+                    if rule_handles(present, self._tag, bridge):
+                        continue
                     self._nft.run(
                         "".join(
-                            f'insert rule {chain} {direction} "{self._bridge}" accept comment "{self._tag}"\n'
+                            f'insert rule {chain} {direction} "{bridge}" accept comment "{self._tag}"\n'
                             for direction in ("iifname", "oifname")
                         )
                     )
                     logger.info("another program drops forwarded packets; rule added", extra={"chain": str(chain)})
         except NftError as error:
             logger.warning("cannot look for other programs' packet filters", extra={"error": str(error)})
-        self._each_legacy_rule("-I", wanted=True)
+        self._each_legacy_rule("-I", bridges, wanted=True)
 
-    def close(self) -> None:
-        """Take the rules away wherever they are."""
+    def close(self, bridge: str = "") -> None:
+        """Take the rules away wherever they are: those of one bridge, or all."""
         try:
             for chain in all_chains(self._nft.run("list chains")):
                 if chain.name == ROOM_FOR_OTHERS or chain.name.lower().endswith("forward"):
-                    for handle in self._handles(chain):
+                    for handle in rule_handles(self._listing(chain), self._tag, bridge):
                         self._nft.run(f"delete rule {chain} handle {handle}")
         except NftError as error:
             logger.warning("cannot remove rules from other programs' packet filters", extra={"error": str(error)})
-        self._each_legacy_rule("-D", wanted=False)
+        self._each_legacy_rule("-D", [bridge] if bridge else None, wanted=False)
 
-    def _handles(self, chain: Chain) -> list[str]:
-        """Give the handles of our rules in a chain."""
-        return rule_handles(self._nft.run(f"list chain {chain}", handles=True), self._tag)
+    def _listing(self, chain: Chain) -> str:
+        return self._nft.run(f"list chain {chain}", handles=True)
 
-    def _each_legacy_rule(self, verb: str, *, wanted: bool) -> None:
-        """Bring our rules in the older iptables of the kernel, which nftables cannot see, to the wanted state."""
+    def _each_legacy_rule(self, verb: str, bridges: Sequence[str] | None, *, wanted: bool) -> None:
+        """Bring our rules in the older iptables of the kernel, which nftables cannot see, to the wanted state.
+
+        None stands for every bridge that has one.
+        """
         if "filter" not in _read_words(LEGACY_TABLES):
             return
         try:
             rules = self._legacy("-S").splitlines()
             chain = ROOM_FOR_OTHERS if f"-N {ROOM_FOR_OTHERS}" in rules else "FORWARD"
-            for direction in ("-i", "-o"):
-                rule = (direction, self._bridge, "-m", "comment", "--comment", self._tag, "-j", "ACCEPT")
-                present = f"-A {chain} {' '.join(rule)}" in rules
-                if present != wanted and (not wanted or "-P FORWARD DROP" in rules):
-                    self._legacy(verb, chain, *rule)
+            mark = ("-m", "comment", "--comment", self._tag, "-j", "ACCEPT")
+            present = {
+                (words[2], words[3])
+                for words in map(str.split, rules)
+                if words[:2] == ["-A", chain] and tuple(words[4:]) == mark
+            }
+            every = {name for _, name in present}
+            for bridge in every if bridges is None else bridges:
+                for direction in ("-i", "-o"):
+                    has = (direction, bridge) in present
+                    if has != wanted and (not wanted or "-P FORWARD DROP" in rules):
+                        self._legacy(verb, chain, direction, bridge, *mark)
         except EngineError as error:
             logger.warning("cannot change the older iptables", extra={"error": str(error)})
 
@@ -120,12 +131,12 @@ def all_chains(listing: str) -> list[Chain]:
     return [chain for chain, _ in _scan(listing)]
 
 
-def rule_handles(listing: str, tag: str) -> list[str]:
-    """Read `nft --handle list chain` and give the handles of the rules whose comment is `tag`."""
+def rule_handles(listing: str, tag: str, bridge: str = "") -> list[str]:
+    """Read `nft --handle list chain` and give the handles of the rules whose comment is `tag`, of one bridge or all."""
     handles = []
     for line in listing.splitlines():
         found = _HANDLE.search(line)
-        if found and f'comment "{tag}"' in line:
+        if found and f'comment "{tag}"' in line and (not bridge or f'name "{bridge}"' in line):
             handles.append(found[1])
     return handles
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from holdfast.store.networks import PortRecord
+from holdfast.store.networks import NetworkSettings, PoolRecord, PortRecord
 
 ANY_ADDRESS = "0.0.0.0"
+ANY_ADDRESS6 = "::"
 PROTOCOLS = ("tcp", "udp", "sctp")
 
 
@@ -36,11 +37,55 @@ class PublishedPort:
     host_port: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkRequest:
+    """A network to make. None where nothing was asked for. Source: Docker Engine API, NetworkCreate."""
+
+    name: str
+    driver: str = "bridge"
+    scope: str = ""
+    ipam_driver: str = "default"
+    ipam_options: Mapping[str, str] | None = None
+    pools: tuple[PoolRecord, ...] = ()
+    enable_ipv4: bool | None = None
+    enable_ipv6: bool | None = None
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    config_from: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointRequest:
+    """What a container wants of one network; empty texts leave the choice to the engine.
+
+    `names` are what the network's other containers may call it, the container's own name first.
+    """
+
+    network: str
+    address: str = ""
+    address6: str = ""
+    mac_address: str = ""
+    names: tuple[str, ...] = ()
+    gateway_priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Whom a container's resolver asks about names of the world outside; none given means those of the host."""
+
+    servers: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A container's place in a network.
 
-    With `none` and `host` the addresses are empty and `prefix_length` is 0.
+    With `none` and `host` the addresses are empty and `prefix_length` is 0. `names` is None on a network where
+    containers cannot be called by name.
     """
 
     network_name: str
@@ -53,21 +98,34 @@ class Endpoint:
     gateway: str
     mac_address: str
     ports: tuple[PublishedPort, ...]
+    ip6_address: str = ""
+    prefix6_length: int = 0
+    gateway6: str = ""
+    names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkInfo:
-    """A network as it is shown. `driver` is `bridge`, `host` or `null`; `options` are Docker's driver options."""
+    """A network as it is shown. `driver` is `bridge`, `host` or `null`; `options` are Docker's driver options.
+
+    `pools` is None where the network has no addresses.
+    """
 
     name: str
     id: str
     driver: str
-    subnet: str
-    gateway: str
+    pools: tuple[PoolRecord, ...] | None
     options: Mapping[str, str]
     created_at: float
     """Seconds since the Unix epoch."""
     endpoints: tuple[Endpoint, ...]
+    settings: NetworkSettings = field(default_factory=NetworkSettings)
+    built_in: bool = False
+
+    @property
+    def gateway(self) -> str:
+        """The address of the bridge in the first subnet, empty where there is none."""
+        return self.pools[0].gateway if self.pools else ""
 
 
 def published_ports(records: Sequence[PortRecord]) -> tuple[PublishedPort, ...]:

@@ -24,15 +24,15 @@ class Reaper:
         self._changed = threading.Condition()
         self._waiting: deque[tuple[str, float]] = deque()
         """Each device with the time on the monotonic clock from which it is removed."""
-        self._leaving: dict[str, int] = {}
+        self._leaving: dict[str, tuple[int, ...]] = {}
         self._hurry = False
         self._thread: threading.Thread | None = None
 
-    def add(self, device: str, address: int) -> None:
-        """Remove `device` soon; until then `address`, a number, or 0 for none, should not be given out again."""
+    def add(self, device: str, *addresses: int) -> None:
+        """Remove `device` soon; until then `addresses`, numbers, should not be given out again."""
         with self._changed:
             self._waiting.append((device, time.monotonic() + _HEAD_START_S))
-            self._leaving[device] = address
+            self._leaving[device] = addresses
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="holdfast-network-reaper", daemon=True)
                 self._thread.start()
@@ -45,7 +45,7 @@ class Reaper:
     def leaving(self) -> frozenset[int]:
         """Give the addresses that may still answer."""
         with self._changed:
-            return frozenset(self._leaving.values())
+            return frozenset(address for addresses in self._leaving.values() for address in addresses)
 
     def finish(self) -> None:
         """Wait until nothing is left to remove."""

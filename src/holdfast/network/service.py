@@ -1,103 +1,83 @@
-"""The way of a container into a network and out again.
+"""The networks of one engine: the calls that other rooms make, each handed to the file that does it.
 
-`bridge` gives an address and published ports, `none` is a namespace with nothing but `lo`, `host` is the host's own.
-
-Order when a container joins: ports are held, then the endpoint is recorded with its address, then the kernel is told.
-Everything after the record can be found again by it, so a crash leaves nothing that `restore` cannot clear.
+`bridge` and user-defined networks give addresses and published ports, `none` is a namespace with nothing but `lo`,
+`host` is the host's own. In user-defined networks containers find each other by name.
 """
 
 from __future__ import annotations
 
-import contextlib
-import secrets
-import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from ipaddress import IPv4Address
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
-from holdfast import faults, log
+from holdfast import log
 from holdfast.config import Config
-from holdfast.errors import Conflict, EngineError, InvalidParameter, Unavailable
+from holdfast.errors import EngineError
 from holdfast.events import EventBus
 from holdfast.network import files
-from holdfast.network.addresses import gateway_of, mac_of, parse_mac, pool_of
-from holdfast.network.default_bridge import DEVICE_PREFIX, DefaultBridge
-from holdfast.network.model import Endpoint, NetworkInfo, PortRequest, port_records, published_ports
+from holdfast.network.addresses import gateway_of, mac_of
+from holdfast.network.bridges import Bridges
+from holdfast.network.endpoints import Endpoints
+from holdfast.network.making import NetworkMaker
+from holdfast.network.model import (
+    Endpoint,
+    EndpointRequest,
+    NetworkInfo,
+    NetworkRequest,
+    PortRequest,
+    Upstream,
+    published_ports,
+)
 from holdfast.network.namespaces import Namespaces
-from holdfast.network.networks import BRIDGE, NetworkCatalogue
-from holdfast.network.ports import PortTable
+from holdfast.network.networks import BRIDGE, BUILT_IN, NetworkCatalogue
+from holdfast.network.segment import OPTION_PREFIX
 from holdfast.store import Store
-from holdfast.store.networks import EndpointRecord, NetworkRecord
+from holdfast.store.networks import EndpointRecord, NetworkRecord, PoolRecord
 
 logger = log.get(__name__)
 
 
 class Network:
-    """The networks of one engine; all methods may block for milliseconds and may be called from any thread.
+    """All methods may block for milliseconds and may be called from any thread.
 
     Calls for one container must not overlap. It belongs to the network namespace of the thread that makes it.
     """
 
     def __init__(self, config: Config, store: Store, events: EventBus) -> None:
-        self._table = store.networks
         self._events = events
         self._networks = NetworkCatalogue(store.networks)
         self._namespaces = Namespaces(config.run_root / "netns")
-        self._bridge = DefaultBridge(config, self._networks.bridge_subnet, self._networks.set_bridge_subnet)
-        self._ports = PortTable()
-        self._guard = threading.Lock()
-        """Held around `_endpoints`."""
-        self._endpoints: dict[str, EndpointRecord] = {}
+        self._bridges = Bridges(config, self._networks)
+        self._endpoints = Endpoints(store.networks, self._networks, self._bridges)
+        self._maker = NetworkMaker(store, self._networks, self._bridges)
 
     # --- start and end of the engine
 
-    def restore(self, live: Mapping[str, Path]) -> None:
+    def restore(self, live: Mapping[str, Path], wanted: Mapping[str, frozenset[str]] | None = None) -> None:
         """Bring catalogue and kernel together at the start of the engine.
 
-        `live` maps the containers that run, whatever their network, to their namespaces. Endpoints of others are
-        dropped with all that belonged to them; bridge, pairs of cards and rules of those that run are made again where
-        they are missing. What the kernel refuses is logged, not raised: the engine must start.
+        `live` maps the containers that run, whatever their network, to their namespaces, and `wanted` to the names of
+        the networks that they are to be in, where that is known. Other endpoints are dropped with all that belonged to
+        them; bridges, pairs of cards and rules of those that stay are made again where they are missing. What the
+        kernel refuses is logged, not raised: the engine must start.
         """
-        rows = self._table.endpoints()
-        gone = [row for row in rows if row.container_id not in live]
-        kept = [row for row in rows if row.container_id in live]
-        with self._guard:
-            self._endpoints = {row.container_id: row for row in kept}
-        if gone:
-            self._table.remove_endpoints([row.container_id for row in gone])
-        for row in gone:
-            if row.device:
-                self._bridge.leave(replace(row, ports=()))
-        for row in kept:
-            for port in self._ports.reserve_again(published_ports(row.ports)):
-                logger.warning(
-                    "another program took a published port",
-                    extra={"container": row.container_id, "port": port.host_port, "protocol": port.protocol},
-                )
-        try:
-            self._bridge.restore([row for row in kept if row.device], live)
-        except (OSError, EngineError) as error:
-            logger.warning("cannot bring the network back", extra={"error": str(error)})
+        self._maker.restore()
+        self._endpoints.restore(live, wanted)
         self._namespaces.keep_only(live.keys())
 
     def warm_up(self) -> None:
         """Load what the first container would otherwise wait for; some 10 ms, so not on the way to the first answer."""
-        self._bridge.warm_up()
+        self._bridges.warm_up()
 
     def close(self) -> None:
         """Finish what is under way and let go of the kernel; networks and endpoints stay."""
-        self._bridge.close()
-        self._ports.close()
+        self._bridges.close()
+        self._endpoints.close()
 
     def remove_all(self) -> None:
-        """Remove bridge, table, rules in other tables, pairs and namespaces, without trace. Raises System."""
-        with self._guard:
-            containers = list(self._endpoints)
-            self._endpoints.clear()
-        self._table.remove_endpoints(containers)
-        self._ports.close()
-        self._bridge.remove()
+        """Remove bridges, table, rules in other tables, pairs and namespaces, without trace. Raises System."""
+        self._endpoints.forget_all()
+        self._bridges.remove()
         self._namespaces.keep_only(())
 
     # --- namespaces
@@ -112,6 +92,10 @@ class Network:
 
     # --- endpoints
 
+    def check(self, request: EndpointRequest) -> None:
+        """Raise NotFound, or InvalidParameter in Docker's words, for an endpoint that can never be."""
+        self._endpoints.check(request)
+
     def connect(
         self,
         container_id: str,
@@ -123,71 +107,120 @@ class Network:
         mac_address: str | None = None,
         address: str | None = None,
     ) -> Endpoint:
-        """Join a container to a network and publish its ports; all of it or nothing.
+        """Join a container to one network and publish its ports; see `connect_all`."""
+        request = EndpointRequest(network=network, address=address or "", mac_address=mac_address or "")
+        return self.connect_all(container_id, netns, [request], name=name, ports=ports)[0]
 
-        `name` is the container's, for messages. `ports` count on `bridge` only. With `none` and `host` the endpoint is
-        only recorded, and `netns` is not looked at. Raises NotFound for the network, InvalidParameter for an address
-        that is none or lies elsewhere, Conflict where the container is in the network already or the address is taken,
-        System in Docker's words where a port is taken or the kernel refuses, Unavailable where this kernel cannot
-        publish ports or no address is left.
+    def connect_all(
+        self,
+        container_id: str,
+        netns: Path,
+        requests: Sequence[EndpointRequest],
+        *,
+        name: str = "",
+        ports: Sequence[PortRequest] = (),
+        upstream: Upstream | None = None,
+    ) -> Sequence[Endpoint]:
+        """Join a container that is about to start to its networks and publish its ports; all of it or nothing.
+
+        `name` is the container's, for messages. `ports` count on networks with a bridge only. With `none` and `host`
+        the endpoint is only recorded, and `netns` is not looked at. Raises NotFound for a network, InvalidParameter for
+        an address that is none or lies elsewhere, Conflict where the container is in the network already or the address
+        is taken, System in Docker's words where a port is taken or the kernel refuses, Unavailable where this kernel
+        cannot publish ports or no address is left.
         """
-        found = self._networks.find(network)
-        record = EndpointRecord(
-            id=secrets.token_hex(32),
-            network_id=found.id,
-            container_id=container_id,
-            container_name=name or container_id[:12],
-            device="",
-            address="",
-            mac_address="",
-            ports=(),
-        )
-        if found.name == BRIDGE:
-            wanted = replace(
-                record,
-                device=DEVICE_PREFIX + secrets.token_hex(5),
-                address=self._wanted_address(address),
-                mac_address=parse_mac(mac_address) if mac_address else "",
-            )
-            record = self._join_bridge(wanted, netns, ports)
-        else:
-            record = self._table.add_endpoint(record)
-        with self._guard:
-            self._endpoints[container_id] = record
-        self._publish_event("connect", found, container_id)
+        records = self._endpoints.connect_all(container_id, netns, name, requests, ports)
+        for record in records:
+            self._publish_event("connect", self._networks.find(record.network_id), container_id)
+        return [self._endpoint(record) for record in records]
+
+    def connect_more(
+        self,
+        container_id: str,
+        netns: Path,
+        request: EndpointRequest,
+        *,
+        name: str,
+        ports: Sequence[PortRequest] = (),
+        upstream: Upstream | None = None,
+    ) -> Endpoint:
+        """Join a running container to one more network; its default route and `ports` go where they belong then.
+
+        Raises as `connect_all` does; nothing changes then.
+        """
+        record = self._endpoints.connect_more(container_id, netns, name, request, ports)
         return self._endpoint(record)
 
-    def disconnect(self, container_id: str) -> None:
-        """Take a container out of its network; its address and ports are free when this returns.
+    def tell_connected(self, container_id: str, network: str) -> None:
+        """Publish the event of a container that was connected while it ran, or before it ever did."""
+        self._publish_event("connect", self._networks.find(network), container_id)
 
-        The pair of cards is removed in the background. A container that is in no network is no error.
+    def disconnect(self, container_id: str) -> None:
+        """Take a container out of all its networks; its addresses and ports are free when this returns.
+
+        The pairs of cards are removed in the background. A container that is in no network is no error.
         """
-        with self._guard:
-            record = self._endpoints.pop(container_id, None)
-        if record is None:
-            return
-        if record.device:
-            self._bridge.leave(record)
-        faults.point("endpoint-left-still-recorded")
-        self._table.remove_endpoints([container_id])
-        self._ports.release(published_ports(record.ports))
-        self._publish_event("disconnect", self._networks.find(record.network_id), container_id)
+        for record in self._endpoints.of(container_id):
+            self._endpoints.disconnect(record)
+            self._publish_event("disconnect", self._networks.find(record.network_id), container_id)
+
+    def disconnect_from(self, container_id: str, network: str, netns: Path) -> None:
+        """Take a running container out of one network; its default route and ports go to another of its endpoints.
+
+        One that is not in it is no error. Raises System where the kernel refuses.
+        """
+        found = self._networks.find(network)
+        for record in self._endpoints.of(container_id):
+            if record.network_id == found.id:
+                self._endpoints.leave_one(record, netns)
+        self._publish_event("disconnect", found, container_id)
+
+    def tell_disconnected(self, container_id: str, network: str) -> None:
+        """Publish the event of a container that does not run and was taken out of a network."""
+        self._publish_event("disconnect", self._networks.find(network), container_id)
 
     def endpoint(self, container_id: str) -> Endpoint | None:
-        """Give the container's endpoint, None while it is in no network."""
-        with self._guard:
-            record = self._endpoints.get(container_id)
-        return None if record is None else self._endpoint(record)
+        """Give the container's endpoint that has its ports and default route, None while it is in no network."""
+        rows = self._endpoints.of(container_id)
+        chosen = self._endpoints.gateway_of(container_id) or next(iter(rows), None)
+        return None if chosen is None else self._endpoint(chosen)
 
-    def rename(self, container_id: str, name: str) -> None:
+    def endpoints(self, container_id: str) -> Sequence[Endpoint]:
+        """Give the container's endpoints, in the order in which it joined; none while it does not run."""
+        return [self._endpoint(record) for record in self._endpoints.of(container_id)]
+
+    def rename(self, container_id: str, name: str, old: str = "") -> None:
         """Take note of a container's new name; in no network is no error."""
-        with self._guard:
-            record = self._endpoints.get(container_id)
-            if record is not None:
-                self._table.rename_container(container_id, name)
-                self._endpoints[container_id] = replace(record, container_name=name)
+        self._endpoints.rename(container_id, name, old)
 
     # --- networks
+
+    def create(self, request: NetworkRequest) -> NetworkInfo:
+        """Make a user-defined network; see `NetworkMaker.create`."""
+        record = self._maker.create(request)
+        self._publish_network_event("create", record)
+        return self._info(record)
+
+    def remove(self, name_or_id: str) -> None:
+        """Remove a network that no container is in; see `NetworkMaker.remove`."""
+        record = self._networks.find(name_or_id)
+        self._maker.remove(record, lambda: [(row.container_name, row.id) for row in self._endpoints.at(record.id)])
+        self._publish_network_event("destroy", record)
+
+    def prune(self, fits: Callable[[NetworkInfo], bool]) -> Sequence[str]:
+        """Remove the user-defined networks that fit and have no containers; give their names."""
+        removed = []
+        for record in self._networks.own():
+            if record.settings.config_only or self._endpoints.at(record.id) or not fits(self._info(record)):
+                continue
+            try:
+                self.remove(record.id)
+            except EngineError as error:
+                logger.warning("network not pruned", extra={"network": record.name, "error": str(error)})
+            else:
+                removed.append(record.name)
+        self._events.publish("network", "prune", "", {"reclaimed": "0"})
+        return removed
 
     def list(self) -> Sequence[NetworkInfo]:
         """Give every network, by name."""
@@ -196,6 +229,11 @@ class Network:
     def get(self, name_or_id: str) -> NetworkInfo:
         """Give a network by its name, id or the beginning of its id. Raises NotFound, Conflict where ambiguous."""
         return self._info(self._networks.find(name_or_id))
+
+    def has_names(self, network: str) -> bool:
+        """Whether containers of a network find each other by name. Raises NotFound."""
+        found = self._networks.find(network)
+        return found.driver == "bridge" and found.name not in BUILT_IN
 
     # --- files
 
@@ -206,15 +244,21 @@ class Network:
         options: Sequence[str] = (),
         *,
         host_network: bool = False,
+        own_resolver: bool = False,
     ) -> str:
-        """Give the text of a container's /etc/resolv.conf; each argument given replaces the host's setting."""
+        """Give the text of a container's /etc/resolv.conf; each argument given replaces the host's setting.
+
+        With `own_resolver` it names ours, which asks `dns` in turn.
+        """
+        if own_resolver:
+            return files.own_resolv_conf(files.host_resolv_conf(), search, options)
         return files.resolv_conf(files.host_resolv_conf(host_network=host_network), dns, search, options)
 
     def hosts_file(
         self,
         hostname: str,
         domainname: str = "",
-        ip: str = "",
+        addresses: Sequence[str] = (),
         extra_hosts: Sequence[str] = (),
         *,
         host_network: bool = False,
@@ -224,87 +268,55 @@ class Network:
         A container in the host's network gets the host's own file, with `extra_hosts` below.
         """
         wants_gateway = any(entry.endswith(files.HOST_GATEWAY) for entry in extra_hosts)
-        gateway = str(gateway_of(self._bridge.subnet())) if wants_gateway else ""
+        gateway = str(gateway_of(self._bridges.default_subnet())) if wants_gateway else ""
         head = files.host_hosts_file() if host_network else files.HOSTS_HEAD
-        return files.hosts_file(hostname, domainname, ip, extra_hosts, host_gateway=gateway, head=head)
+        return files.hosts_file(hostname, domainname, addresses, extra_hosts, host_gateway=gateway, head=head)
+
+    def own_hosts_lines(self, hostname: str, domainname: str, addresses: Sequence[str]) -> Sequence[str]:
+        """Give the lines of /etc/hosts with a container's own name."""
+        return files.own_hosts_lines(hostname, domainname, addresses)
 
     # --- inside
 
-    def _join_bridge(self, record: EndpointRecord, netns: Path, requests: Sequence[PortRequest]) -> EndpointRecord:
-        trouble = f"driver failed programming external connectivity on endpoint {record.container_name} ({record.id})"
-        if requests:
-            self._bridge.require_publishing()
-        with contextlib.ExitStack() as undo:
-            try:
-                published = self._ports.reserve(requests)
-            except EngineError as error:
-                raise error.within(trouble) from error
-            undo.callback(self._ports.release, published)
-            record = self._record(replace(record, ports=port_records(published)))
-            undo.callback(self._table.remove_endpoints, [record.container_id])
-            faults.point("endpoint-recorded-not-attached")
-            self._bridge.join(record, netns)
-            undo.pop_all()
-        return record
-
-    def _record(self, record: EndpointRecord) -> EndpointRecord:
-        """Record an endpoint with an address that nobody answers for any more."""
-        if record.address:
-            if int(IPv4Address(record.address)) in self._bridge.leaving():
-                self._bridge.finish_leaving()
-            return self._table.add_endpoint(record)
-        pool = pool_of(self._bridge.subnet())
-        try:
-            return self._table.add_endpoint(record, pool, self._bridge.leaving())
-        except Unavailable:
-            self._bridge.finish_leaving()
-            return self._table.add_endpoint(record, pool)
-
-    def _wanted_address(self, text: str | None) -> str:
-        """Check an address that was asked for; none is empty."""
-        if not text:
-            return ""
-        try:
-            address = IPv4Address(text)
-        except ValueError as error:
-            raise InvalidParameter(f"invalid IPv4 address: {text}") from error
-        subnet = self._bridge.subnet()
-        if address == gateway_of(subnet):
-            raise Conflict("Address already in use")
-        if int(address) not in pool_of(subnet):
-            raise InvalidParameter(f"invalid address {text}: It does not belong to any of this network's subnets")
-        return str(address)
-
     def _info(self, record: NetworkRecord) -> NetworkInfo:
-        with self._guard:
-            joined = [row for row in self._endpoints.values() if row.network_id == record.id]
-        subnet = self._bridge.subnet() if record.name == BRIDGE else None
+        settings, options = record.settings, dict(record.settings.options)
+        pools: tuple[PoolRecord, ...] | None = None
+        if record.name == BRIDGE:
+            subnet = self._bridges.default_subnet()
+            pools = (PoolRecord(subnet=str(subnet), gateway=str(gateway_of(subnet))),)
+            options = self._default_options(record)
+        elif record.name not in BUILT_IN:
+            pools = settings.pools
         return NetworkInfo(
             name=record.name,
             id=record.id,
             driver=record.driver,
-            subnet=str(subnet) if subnet else "",
-            gateway=str(gateway_of(subnet)) if subnet else "",
-            options=self._options() if subnet else {},
+            pools=pools,
+            options=options,
             created_at=record.created_at,
-            endpoints=tuple(map(self._endpoint, joined)),
+            endpoints=tuple(map(self._endpoint, self._endpoints.at(record.id))),
+            settings=settings,
+            built_in=record.name in BUILT_IN,
         )
 
-    def _options(self) -> dict[str, str]:
+    def _default_options(self, record: NetworkRecord) -> dict[str, str]:
         """Give the driver options that Docker shows for its default bridge."""
-        prefix = "com.docker.network."
         return {
-            prefix + "bridge.default_bridge": "true",
-            prefix + "bridge.enable_icc": "true",
-            prefix + "bridge.enable_ip_masquerade": "true",
-            prefix + "bridge.host_binding_ipv4": "0.0.0.0",
-            prefix + "bridge.name": self._bridge.name,
-            prefix + "driver.mtu": str(self._bridge.mtu()),
+            OPTION_PREFIX + "bridge.default_bridge": "true",
+            OPTION_PREFIX + "bridge.enable_icc": "true",
+            OPTION_PREFIX + "bridge.enable_ip_masquerade": "true",
+            OPTION_PREFIX + "bridge.host_binding_ipv4": "0.0.0.0",
+            OPTION_PREFIX + "bridge.name": self._bridges.default_name,
+            OPTION_PREFIX + "driver.mtu": str(self._bridges.mtu(record.id)),
         }
 
     def _endpoint(self, record: EndpointRecord) -> Endpoint:
         network = self._networks.find(record.network_id)
-        subnet = self._bridge.subnet() if record.address else None
+        segment = self._bridges.segment(network) if record.device else None
+        ipv4 = segment.ipv4 if segment and record.address else None
+        ipv6 = segment.ipv6 if segment and record.address6 else None
+        shows_gateway = segment is not None and not segment.internal
+        first = record.address or record.address6
         return Endpoint(
             network_name=network.name,
             network_id=network.id,
@@ -312,12 +324,19 @@ class Network:
             container_id=record.container_id,
             container_name=record.container_name,
             ip_address=record.address,
-            prefix_length=subnet.prefixlen if subnet else 0,
-            gateway=str(gateway_of(subnet)) if subnet else "",
-            mac_address=record.mac_address or (mac_of(IPv4Address(record.address)) if record.address else ""),
+            prefix_length=ipv4.subnet.prefixlen if ipv4 else 0,
+            gateway=str(ipv4.gateway) if ipv4 and shows_gateway else "",
+            mac_address=record.mac_address or (mac_of(ip_address(first)) if first else ""),
             ports=published_ports(record.ports),
+            ip6_address=record.address6,
+            prefix6_length=ipv6.subnet.prefixlen if ipv6 else 0,
+            gateway6=str(ipv6.gateway) if ipv6 and shows_gateway else "",
+            names=record.names if segment is not None and network.name != BRIDGE else None,
         )
 
     def _publish_event(self, action: str, network: NetworkRecord, container_id: str) -> None:
         attributes = {"container": container_id, "name": network.name, "type": network.driver}
         self._events.publish("network", action, network.id, attributes)
+
+    def _publish_network_event(self, action: str, network: NetworkRecord) -> None:
+        self._events.publish("network", action, network.id, {"name": network.name, "type": network.driver})

@@ -63,11 +63,11 @@ def test_resolv_conf() -> None:
 
 def test_hosts_file() -> None:
     text = hosts_file(
-        "web", "example.org", "172.30.0.2", ["db:10.0.0.5", "host.docker.internal:host-gateway", "six=[::2]", "v6:::1"],
+        "web", "example.org", ["172.30.0.2"], ["db:10.0.0.5", "host.docker.internal:host-gateway", "six=[::2]", "v6:::1"],
         host_gateway="172.30.0.1",
     )
     assert text == HOSTS_HEAD + (
         "10.0.0.5\tdb\n172.30.0.1\thost.docker.internal\n::2\tsix\n::1\tv6\n172.30.0.2\tweb.example.org web\n"
     )
-    assert hosts_file("web", "", "172.30.0.2", [], host_gateway="").endswith("172.30.0.2\tweb\n")
-    assert hosts_file("web", "", "", [], host_gateway="", head="1.2.3.4 x") == "1.2.3.4 x\n"
+    assert hosts_file("web", "", ["172.30.0.2"], [], host_gateway="").endswith("172.30.0.2\tweb\n")
+    assert hosts_file("web", "", [], [], host_gateway="", head="1.2.3.4 x") == "1.2.3.4 x\n"

@@ -7,8 +7,10 @@ from ipaddress import IPv4Network
 
 from holdfast.network.forwarding import Chain, all_chains, chains_that_need_a_way, rule_handles
 from holdfast.network.model import PublishedPort
-from holdfast.network.rules import element_commands, table_commands
+from holdfast.network.rules import element_commands, segment_commands, table_commands
+from holdfast.network.segment import ENABLE_ICC, default_segment, segment_of
 from holdfast.network.watch import concerns_tables
+from holdfast.store.networks import NetworkRecord, NetworkSettings, PoolRecord
 
 LISTING = """\
 table ip filter {
@@ -48,18 +50,47 @@ def test_one_element_a_port() -> None:
     published = [
         ("172.30.0.2", PublishedPort(80, "tcp", "0.0.0.0", 8080)),
         ("172.30.0.2", PublishedPort(53, "udp", "127.0.0.1", 5353)),
+        ("172.30.0.2", PublishedPort(80, "tcp", "::", 8080)),
+        ("fd00::2", PublishedPort(80, "tcp", "::", 8080)),
+        ("fd00::2", PublishedPort(80, "tcp", "0.0.0.0", 8080)),
+        ("fd00::2", PublishedPort(80, "tcp", "2001:db8::1", 8080)),
+        ("fd00::2", PublishedPort(80, "tcp", "::1", 8080)),
     ]
     assert element_commands("t", "add", published) == [
         "add element inet t published { tcp . 8080 : 172.30.0.2 . 80 }\n",
         "add element inet t published_at { 127.0.0.1 . udp . 5353 : 172.30.0.2 . 53 }\n",
+        "add element inet t published6 { tcp . 8080 : fd00::2 . 80 }\n",
+        "add element inet t published6_at { 2001:db8::1 . tcp . 8080 : fd00::2 . 80 }\n",
     ]
 
 
 def test_table_names_nothing_but_what_it_is_given() -> None:
-    text = table_commands("other", "br7", IPv4Network("10.1.0.0/16"))
+    text = table_commands("other")
     assert "holdfast" not in text
     assert text.startswith("add table inet other\ndelete table inet other\ntable inet other {")
-    assert 'ip saddr 10.1.0.0/16 oifname != "br7" masquerade' in text
+
+
+def test_a_network_is_elements() -> None:
+    default = default_segment(NetworkRecord("a" * 64, "bridge", "bridge", "", 0.0), "br7", IPv4Network("10.1.0.0/16"))
+    assert segment_commands("t", "add", default) == [
+        'add element inet t bridges { "br7" }\n',
+        'add element inet t within { "br7" . "br7" }\n',
+        "add element inet t subnets { 10.1.0.0/16 }\n",
+        "add element inet t borrowing { 10.1.0.0/16 }\n",
+    ]
+    settings = NetworkSettings(
+        pools=(PoolRecord(subnet="fd00::/64"),),
+        bridge="br8",
+        enable_ipv4=False,
+        enable_ipv6=True,
+        internal=True,
+        options={ENABLE_ICC: "false"},
+    )
+    assert segment_commands("t", "delete", segment_of(NetworkRecord("b" * 64, "n", "bridge", "", 0.0, settings))) == [
+        'delete element inet t bridges { "br8" }\n',
+        'delete element inet t internal { "br8" }\n',
+        "delete element inet t subnets6 { fd00::/64 }\n",
+    ]
 
 
 def test_chains_that_drop() -> None:
@@ -83,6 +114,8 @@ table ip filter {
 }
 """
     assert rule_handles(listing, "holdfast") == ["6", "5"]
+    assert rule_handles(listing, "holdfast", "holdfast0") == ["6", "5"]
+    assert rule_handles(listing, "holdfast", "br-0") == []
 
 
 def test_news_of_elements_do_not_matter() -> None:
