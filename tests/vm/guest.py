@@ -6,10 +6,12 @@ what it was told is safe; `after` reports what it finds at the next boot.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import sys
+import tarfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -148,6 +150,63 @@ def limits_reach_the_cgroup(engine: Engine) -> None:
     values = {name: (cgroup / name).read_text().strip() for name in ("memory.max", "pids.max", "cpu.max")}
     engine.call("DELETE", f"/containers/{identity}?force=1")
     assert values == {"memory.max": str(32 << 20), "pids.max": "17", "cpu.max": "50000 100000"}, values
+
+
+@check
+def limits_change_and_are_lifted(engine: Engine) -> None:
+    """An update reaches the cgroup, is on record, and can take limits away again."""
+    identity = create(engine, "changed", ["sleep", "60"], Memory=32 << 20, PidsLimit=17)
+    start(engine, identity)
+    cgroup = cgroup_of(engine, identity)
+    changes = {"Memory": 48 << 20, "MemorySwap": 64 << 20, "MemoryReservation": 16 << 20, "NanoCpus": 250_000_000}
+    assert engine.call("POST", f"/containers/{identity}/update", changes) == {"Warnings": None}
+    names = ("memory.max", "memory.low", "pids.max", "cpu.max")
+    values = {name: (cgroup / name).read_text().strip() for name in names}
+    expected = {"memory.max": str(48 << 20), "memory.low": str(16 << 20), "pids.max": "17", "cpu.max": "25000 100000"}
+    assert values == expected, values
+    engine.call("POST", f"/containers/{identity}/update", {"PidsLimit": -1, "MemorySwap": -1})
+    assert (cgroup / "pids.max").read_text() == "max\n"
+    shown = engine.call("GET", f"/containers/{identity}/json")["HostConfig"]
+    assert (shown["Memory"], shown["MemorySwap"], shown["PidsLimit"]) == (48 << 20, -1, None), shown
+    quota = create(engine, "quota", ["sleep", "60"], CpuQuota=20_000)
+    start(engine, quota)
+    engine.call("POST", f"/containers/{quota}/update", {"CpuQuota": -1})
+    assert (cgroup_of(engine, quota) / "cpu.max").read_text() == "max 100000\n"
+    for one in (identity, quota):
+        engine.call("DELETE", f"/containers/{one}?force=1")
+
+
+@check
+def usage_is_counted(engine: Engine) -> None:
+    """Processor time, memory, processes and network, by the names that cgroup v2 has for them."""
+    busy = ["sh", "-c", "sleep 1000 & i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; wait"]
+    identity = create(engine, "used", busy, Memory=32 << 20, PidsLimit=17, NetworkMode="bridge")
+    start(engine, identity)
+    shown = engine.call("GET", f"/containers/{identity}/stats?stream=0")
+    assert shown["precpu_stats"]["cpu_usage"]["total_usage"] < shown["cpu_stats"]["cpu_usage"]["total_usage"], shown
+    assert "percpu_usage" not in shown["cpu_stats"]["cpu_usage"]
+    assert shown["memory_stats"]["limit"] == 32 << 20
+    assert 0 < shown["memory_stats"]["usage"] < 32 << 20
+    assert {"anon", "file", "inactive_file"} <= shown["memory_stats"]["stats"].keys()
+    assert shown["pids_stats"] == {"current": 2, "limit": 17}
+    assert list(shown["networks"]) == ["eth0"]
+    assert shown["blkio_stats"]["io_serviced_recursive"] is None
+    engine.call("DELETE", f"/containers/{identity}?force=1")
+
+
+@check
+def changes_and_exports(engine: Engine) -> None:
+    """What a container changed is told from what its image has, and its files can be had."""
+    identity = create(engine, "changing", ["sh", "-c", "mkdir /d; echo 1 > /d/f; rm /bin/vi; rm -r /tmp; mkdir /tmp"])
+    start(engine, identity)
+    engine.call("POST", f"/containers/{identity}/wait")
+    found = [(change["Path"], change["Kind"]) for change in engine.call("GET", f"/containers/{identity}/changes")]
+    assert [one for one in found if one[0] != "/tmp"] == [("/bin", 0), ("/bin/vi", 2), ("/d", 1), ("/d/f", 1)], found
+    with tarfile.open(fileobj=io.BytesIO(engine.request("GET", f"/containers/{identity}/export").body)) as archive:
+        names = archive.getnames()
+    assert {"d/f", "bin/busybox", ".dockerenv"} <= set(names)
+    assert "bin/vi" not in names
+    engine.call("DELETE", f"/containers/{identity}")
 
 
 @check

@@ -47,6 +47,23 @@ class Exits:
         """Take the news from the runtime's watcher; returns at once."""
         self._lane.submit(self.settle, container_id, info)
 
+    def on_oom(self, container_id: str) -> None:
+        """Take the news that a container's memory ran out; returns at once."""
+        self._lane.submit(self._note_oom, container_id)
+
+    def _note_oom(self, container_id: str) -> None:
+        """Note it once a run, whatever becomes of the container: the kernel may have killed but a child."""
+        try:
+            container = self._rooms.registry.get(container_id)
+            with self._rooms.registry.hold(container):
+                if container.state.task is not None and not container.state.oom_killed:
+                    self._rooms.registry.save(container, oom_killed=True)
+                    self._rooms.tell(container, "oom")
+        except NotFound:
+            return
+        except EngineError as error:
+            logger.error("lack of memory not noted", extra={"container": container_id, "error": error})
+
     def settle(self, container_id: str, info: ExitInfo) -> None:
         """Settle one exit; a container that is gone or was settled before is left alone."""
         try:
@@ -89,9 +106,9 @@ class Exits:
     def _settle(self, container: Container, info: ExitInfo) -> None:
         state, record = container.state, container.record
         self._on_ended(container)
-        if info.oom_killed:
+        if info.oom_killed and not state.oom_killed:
             self._rooms.tell(container, "oom")
-        self._starter.clean_up(container)
+        self._starter.clean_up(container, root=False)
         ran_s = (info.finished_at - state.started_at).total_seconds() if state.started_at else 0.0
         again = policy.wants_restart(
             record.host_config.restart_policy,
@@ -104,7 +121,7 @@ class Exits:
             "task": None,
             "mounted": (),
             "exit_code": info.exit_code,
-            "oom_killed": info.oom_killed,
+            "oom_killed": info.oom_killed or state.oom_killed,
             "finished_at": info.finished_at,
         }
         gone = record.host_config.auto_remove and not again and not container.keep
@@ -116,6 +133,7 @@ class Exits:
             container, "die", {"exitCode": str(info.exit_code), "execDuration": str(max(0, int(ran_s)))}
         )
         container.tell_exit()
+        self._starter.unmount_root(container)  # last, as nobody need wait until the disk has everything
         if again:
             container.restart_delay_s = policy.next_delay_s(container.restart_delay_s, ran_s)
             self.start_later(container, container.restart_delay_s)

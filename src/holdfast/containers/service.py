@@ -115,7 +115,7 @@ class Containers:
         )
         self._stopper = Stopper(self._rooms, self._exits, self._health)
         self._committer = Committer(self._rooms, self._stopper)
-        self._watcher = ExitWatcher(config.run_root, self._exits.on_exit)
+        self._watcher = ExitWatcher(config.run_root, self._exits.on_exit, self._exits.on_oom)
         self._restorer = Restorer(
             self._rooms, self._watcher, self._starter, self._exits, self._remover, self._starting, self._take_over
         )

@@ -84,10 +84,11 @@ class Starter:
         self._on_started(container)
         self._rooms.tell(container, "start")
 
-    def clean_up(self, container: Container) -> None:
+    def clean_up(self, container: Container, *, root: bool = True) -> None:
         """Put away what an ended process leaves: runtime state, network, mounts; the lock is held.
 
-        What fails is logged: the container has ended whatever happens here.
+        The root can be left for `unmount_root`, which may take long. What fails is logged: the container has ended
+        whatever happens here.
         """
         rooms, record = self._rooms, container.record
         with _logged("runtime state stays", record.id):
@@ -95,8 +96,13 @@ class Starter:
         with _logged("network stays", record.id):
             self._networking.disconnect(record)
         self._unmount(record.id, container.state.mounted)
-        with _logged("root stays mounted", record.id):
-            rooms.unmount_root(record.id)
+        if root:
+            self.unmount_root(container)
+
+    def unmount_root(self, container: Container) -> None:
+        """Unmount the root of a container that has ended, which flushes its file system; the lock is held."""
+        with _logged("root stays mounted", container.id):
+            self._rooms.unmount_root(container.id)
 
     def _launch(self, container: Container) -> None:
         rooms, record = self._rooms, container.record

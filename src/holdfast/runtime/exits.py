@@ -2,7 +2,8 @@
 
 conmon reports the end of a container by renaming a file into the exits directory, which an inotify watch sees. If
 conmon itself is killed that file never comes, so its pidfd is watched as well; then the container's own pidfd takes
-over, from which a recent kernel tells the exit code once somebody has reaped the process.
+over, from which a recent kernel tells the exit code once somebody has reaped the process. A file of conmon's in the
+container's bundle says that the kernel has killed something for want of memory, which need not be the end.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final, Literal
 
 from holdfast import log
 from holdfast.kernel import identity, pidfd
-from holdfast.kernel.inotify import IN_MOVED_TO, IN_Q_OVERFLOW, Inotify
+from holdfast.kernel.inotify import IN_CREATE, IN_MOVED_TO, IN_ONLYDIR, IN_Q_OVERFLOW, Inotify
 from holdfast.runtime.layout import RunLayout
 from holdfast.runtime.task import Task
 
@@ -29,6 +30,7 @@ logger = log.get(__name__)
 KILLED: Final = 137
 """128 + SIGKILL, for an end of which nothing else is known."""
 
+_OOM: Final = "oom"
 _REAP_RETRY_S: Final = 0.02
 _REAP_LIMIT_S: Final = 5.0
 
@@ -50,6 +52,7 @@ class _Watched:
     task: Task
     conmon_fd: int = -1
     process_fd: int = -1
+    bundle_watch: int = -1              # inotify's number for the bundle
     give_up_at: float = 0.0             # time.monotonic(); set once the process is dead but not yet reaped
 
     def close(self) -> None:
@@ -60,19 +63,24 @@ class _Watched:
 
 
 class ExitWatcher:
-    """Calls `on_exit(container_id, info)` once for each watched container that ends.
+    """Calls `on_exit(container_id, info)` once for each watched container that ends, `on_oom` once if memory ran out.
 
-    The call comes in the watcher's own thread, one at a time: it must hand long work to somebody else. An exit file
+    The calls come in the watcher's own thread, one at a time: it must hand long work to somebody else. An exit file
     stays where it is until `Runtime.delete`, so an end that the engine slept through is found by `watch` or `recover`.
     """
 
-    def __init__(self, run_root: Path, on_exit: Callable[[str, ExitInfo], None]) -> None:
+    def __init__(
+        self, run_root: Path, on_exit: Callable[[str, ExitInfo], None],
+        on_oom: Callable[[str], None] = lambda container_id: None,
+    ) -> None:
         """Start the thread. Raises OSError, EMFILE when the user has too many inotify instances."""
         self._places = RunLayout(run_root)
         self._on_exit = on_exit
+        self._on_oom = on_oom
         self._guard = threading.Lock()
         self._watched: dict[str, _Watched] = {}
         self._by_fd: dict[int, str] = {}
+        self._by_bundle: dict[int, str] = {}
         self._reaping: set[str] = set()
         self._to_check: list[str] = []
         self._stopping = False
@@ -95,6 +103,11 @@ class ExitWatcher:
             self._watched[container_id] = entry
             if entry.conmon_fd >= 0:
                 self._register(entry.conmon_fd, container_id)
+            with contextlib.suppress(OSError):  # gone again already, or too many watches: the end tells it too
+                entry.bundle_watch = self._inotify.add_watch(
+                    self._places.bundle(container_id), IN_CREATE | IN_ONLYDIR
+                )
+                self._by_bundle[entry.bundle_watch] = container_id
             self._to_check.append(container_id)
         os.eventfd_write(self._wake, 1)
 
@@ -155,10 +168,14 @@ class ExitWatcher:
     def _news(self) -> list[str]:
         """Names of exit files that have come; every watched container if the kernel dropped some."""
         events = self._inotify.read_events()
-        if any(event.mask & IN_Q_OVERFLOW for event in events):
-            with self._guard:
-                return list(self._watched)
-        return [event.name for event in events]
+        with self._guard:
+            starved = [self._by_bundle[event.wd] for event in events
+                       if event.name == _OOM and event.wd in self._by_bundle]  # fmt: skip
+            lost = any(event.mask & IN_Q_OVERFLOW for event in events)
+            names = list(self._watched) if lost else [event.name for event in events if event.mask & IN_MOVED_TO]
+        for container_id in starved:
+            self._on_oom(container_id)
+        return names
 
     def _look(self, container_id: str) -> None:
         """Has this container ended? If so, say so, once."""
@@ -218,6 +235,9 @@ class ExitWatcher:
         if entry is not None:
             for fd in (entry.conmon_fd, entry.process_fd):
                 self._unregister(fd)
+            if entry.bundle_watch >= 0:
+                self._by_bundle.pop(entry.bundle_watch, None)
+                self._inotify.rm_watch(entry.bundle_watch)
             entry.close()
 
 
@@ -233,7 +253,7 @@ def read_exit(places: RunLayout, container_id: str) -> ExitInfo | None:
 
 
 def _oom(places: RunLayout, container_id: str) -> bool:
-    return (places.bundle(container_id) / "oom").exists()
+    return (places.bundle(container_id) / _OOM).exists()
 
 
 def _same_boot(places: RunLayout) -> bool:

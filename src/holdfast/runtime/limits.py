@@ -137,7 +137,7 @@ def changed_resources(before: Resources, after: Resources, host: HostFacts) -> d
 
 
 def lifted(changed: dict[str, object], host: HostFacts) -> list[tuple[str, str]]:
-    """Take out of `changed_resources` the limits to be lifted that crun 1.8 writes as a number; give files and texts."""
+    """Take limits to be lifted, which crun 1.8 writes as numbers, out of `changed_resources`; give files and texts."""
     files = []
     for section, key, name, text in (
         ("pids", "limit", "pids.max", "max"),
