@@ -252,7 +252,8 @@ class _LayerWriter(_Writer):
         level = super()._enter(fd, name)
         if _xattr(fd, _REDIRECT):
             _close(level)
-            raise System(f"{os.fsdecode(name or b'.')}: directory was moved here by the kernel, and no layer can tell from where")
+            where = os.fsdecode(name or b".")
+            raise System(f"{where}: directory was moved here by the kernel, and no layer can tell from where")
         if _xattr(fd, _OPAQUE) == b"y":
             self._header(level.prefix + _OPAQUE_NAME, os.fstat(fd), FILE)
         return level

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 from holdfast.containers.model import ContainerRecord, Health, State, encode_state
-from holdfast.errors import Conflict, InvalidParameter, NotFound
+from holdfast.errors import Conflict, InvalidParameter, NotFound, Unavailable
 from holdfast.locks import NamedLocks
 from holdfast.store.containers import ContainerTable
 
@@ -95,14 +95,22 @@ class Container:
         self.wait("removed", lambda _code: event.set())
         return event
 
-    def wait_until_stopped(self, timeout_s: float | None) -> bool:
-        """Block until the container is not running or waits to be restarted; False if that took too long."""
-        stopped = threading.Event()
-        cancel = self.wait("next-exit", lambda _code: stopped.set())
-        try:
-            return self.state.task is None or stopped.wait(timeout_s)
-        finally:
-            cancel()
+    def wait_until_stopped(self, timeout_s: float | None, waits: Waits) -> bool:
+        """Block until the container is not running or waits to be restarted; False if that took too long.
+
+        Raises Unavailable if the engine ends first.
+        """
+        with waits.one() as stopped:
+            cancel = self.wait("next-exit", lambda _code: stopped.set())
+            try:
+                if self.state.task is None:
+                    return True
+                in_time = stopped.wait(timeout_s)
+            finally:
+                cancel()
+        if waits.over and self.state.task is not None:
+            raise Unavailable(f"container {self.name}: the engine ends before the container does")
+        return in_time
 
     def tell_exit(self) -> None:
         """Wake those who wait for an exit."""
@@ -144,6 +152,37 @@ class Container:
             self._waiters = [waiter for waiter in self._waiters if waiter[0] not in conditions]
         for on_exit in met:
             on_exit(self.state.exit_code)
+
+
+class Waits:
+    """Waits for containers that hold up a caller, to be ended together when the engine ends."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._events: set[threading.Event] = set()
+        self.over = False
+        """Whether the engine is about to end."""
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[threading.Event]:
+        """Give an event to wait for, which is set when the engine ends, too."""
+        event = threading.Event()
+        with self._guard:
+            self._events.add(event)
+            if self.over:
+                event.set()
+        try:
+            yield event
+        finally:
+            with self._guard:
+                self._events.discard(event)
+
+    def end(self) -> None:
+        """End every wait, now and from now on."""
+        with self._guard:
+            self.over = True
+            for event in self._events:
+                event.set()
 
 
 class Registry:

@@ -130,6 +130,10 @@ class Containers:
         """Start, in the background, what is to run with the engine."""
         self._restorer.apply_policies()
 
+    def give_up_waiting(self) -> None:
+        """Fail the calls that wait for a container to end, now and from now on: the engine stops."""
+        self._stopper.waits.end()
+
     def close(self) -> None:
         """Let go of everything; containers run on."""
         self.stats.close()

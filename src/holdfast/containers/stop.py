@@ -6,7 +6,7 @@ import signal
 
 from holdfast import log
 from holdfast.containers import policy
-from holdfast.containers.container import Container
+from holdfast.containers.container import Container, Waits
 from holdfast.containers.exits import Exits
 from holdfast.containers.healthmonitor import HealthMonitor
 from holdfast.containers.rooms import Rooms
@@ -26,13 +26,14 @@ class Stopper:
         self._rooms = rooms
         self._exits = exits
         self._health = health
+        self.waits = Waits()
 
     def stop(self, container: Container, timeout_s: int | None = None, signal_text: str = "") -> None:
         """Ask the process to end and, after `timeout_s` (negative: never), kill it; returns once it is put away.
 
         None takes the container's own timeout, else the engine's. Raises NotModified if it does not run,
-        InvalidParameter for a signal that is none, System if it survives SIGKILL. Source: Docker Engine API,
-        operationId ContainerStop.
+        InvalidParameter for a signal that is none, System if it survives SIGKILL, Unavailable if the engine ends
+        before that. Source: Docker Engine API, operationId ContainerStop.
         """
         number = parse_signal(signal_text) if signal_text else stop_signal(container.record.config.stop_signal)
         if timeout_s is None:
@@ -48,7 +49,7 @@ class Stopper:
                 return
             self._mark_stopped(container)
             self._send_if_alive(container, number)
-        if not container.wait_until_stopped(None if timeout_s < 0 else timeout_s):
+        if not container.wait_until_stopped(None if timeout_s < 0 else timeout_s, self.waits):
             self.kill_and_wait(container)
         self._rooms.tell(container, "stop")
 
@@ -63,7 +64,7 @@ class Stopper:
                 return
             self._mark_stopped(container)
             self._send_if_alive(container, signal.SIGKILL)
-        if not container.wait_until_stopped(KILL_TIMEOUT_S):
+        if not container.wait_until_stopped(KILL_TIMEOUT_S, self.waits):
             raise System(
                 f"cannot stop container: {container.name}: tried to kill container, but did not receive an exit event"
             )

@@ -143,6 +143,7 @@ async def _serve(engine: Engine, sockets: list[socket.socket], tls: ssl.SSLConte
     await ended.wait()
     logger.info("engine is stopping, containers run on")
     systemd.notify("STOPPING=1")
+    engine.containers.give_up_waiting()
     await server.stop(_GRACE_S)
 
 

@@ -71,7 +71,7 @@ class ExitWatcher:
 
     def __init__(
         self, run_root: Path, on_exit: Callable[[str, ExitInfo], None],
-        on_oom: Callable[[str], None] = lambda container_id: None,
+        on_oom: Callable[[str], None] = lambda _id: None,
     ) -> None:
         """Start the thread. Raises OSError, EMFILE when the user has too many inotify instances."""
         self._places = RunLayout(run_root)
