@@ -105,7 +105,7 @@ def test_login(sdk: Any, registry: Registry) -> None:
     assert answer["Status"] == "Login Succeeded"
 
 
-@drives("POST /build", "POST /build/prune")
+@drives("POST /build", "POST /build/prune", "POST /build/cancel")
 def test_build(sdk: Any) -> None:
     image, log = sdk.images.build(fileobj=io.BytesIO(DOCKERFILE), tag="built:1", buildargs={"WORD": "given"}, rm=True)
     assert image.tags == ["built:1"]
@@ -116,6 +116,7 @@ def test_build(sdk: Any) -> None:
         sdk.images.build(fileobj=io.BytesIO(b"FROM busybox\nRUN exit 5\n"))
     assert "returned a non-zero code: 5" in str(failed.value)
     assert sdk.images.prune_builds()["SpaceReclaimed"] >= 0
+    assert sdk.api.post(sdk.api._url("/build/cancel"), params={"id": "nosuch"}).status_code == 200
 
 
 @drives("GET /images/search", "POST /session", "POST /grpc")

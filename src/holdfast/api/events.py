@@ -17,7 +17,7 @@ from holdfast.api.filters import (
 )
 from holdfast.api.response import JSON, StreamResponse, json_line
 from holdfast.api.router import Router
-from holdfast.errors import InvalidParameter
+from holdfast.errors import InvalidParameter, System
 from holdfast.wire.system import encode_event
 
 if TYPE_CHECKING:
@@ -40,7 +40,10 @@ _WITH_DETAILS = frozenset({"health_status", "exec_create", "exec_start"})
 async def system_events(request: Request, engine: Engine) -> StreamResponse:
     """GET /events → 200, one object a line; ends at `until`. Operation SystemEvents."""
     query = request.query
-    since_ns, until_ns = parse_time(query.get("since")), parse_time(query.get("until"))
+    try:
+        since_ns, until_ns = parse_time(query.get("since")), parse_time(query.get("until"))
+    except InvalidParameter as error:
+        raise System(str(error)) from None  # as Docker has it
     if until_ns is not None and since_ns is not None and until_ns < since_ns:
         raise InvalidParameter(
             f"`since` time ({query.get('since')}) cannot be after `until` time ({query.get('until')})"

@@ -270,6 +270,8 @@ class Images:
         with _failing_as("import image"):
             image_id, labels = importing.import_layer(self._files, self._intake, source, new, description)
         progress(status(image_id))
+        if new is not None:
+            self._tell("tag", image_id, new.familiar, labels)
         self._tell("import", image_id, image_id, labels)
         return image_id
 
