@@ -10,7 +10,7 @@ import click
 from holdfast.cli import human, reference
 from holdfast.cli.command import command, filter_option, format_option, gathered
 from holdfast.cli.output import Layout, Row, columns, print_rows
-from holdfast.cli.session import complain, confirmed, pass_client
+from holdfast.cli.session import Refused, complain, confirmed, pass_client
 from holdfast.client import Client, Document
 from holdfast.errors import EngineError, NotFound
 
@@ -138,14 +138,18 @@ def images(
 @pass_client
 def pull(client: Client, name: str, all_tags: bool, platform: str, quiet: bool) -> int:
     """Download an image from a registry."""
+    from holdfast.cli.credentials import auth_header
     from holdfast.cli.progress import show_progress
 
     repository, tag = reference.split(name)
+    if tag and all_tags:
+        raise Refused("tag can't be used with --all-tags/-a")
     if not tag and not all_tags:
         tag = "latest"
         if not quiet:
             print("Using default tag: latest", flush=True)
-    messages = client.images.pull(reference.full(repository), "" if all_tags else tag, platform=platform)
+    wanted = "" if all_tags else tag
+    messages = client.images.pull(reference.full(repository), wanted, platform=platform, auth=auth_header(repository))
     show_progress(messages, None if quiet else sys.stdout)
     print(reference.full(repository) if all_tags else reference.full_reference(name))
     return 0

@@ -135,11 +135,13 @@ def _id_file(path: str) -> Iterator[Callable[[str], object]]:
 
 
 def _pull(client: Client, image: str, platform: str, *, quiet: bool) -> None:
+    from holdfast.cli.credentials import auth_header
     from holdfast.cli.progress import show_progress
     from holdfast.cli.reference import full
 
     repository, tag = split(with_tag(image))
-    show_progress(client.images.pull(full(repository), tag, platform=platform), None if quiet else sys.stderr)
+    messages = client.images.pull(full(repository), tag, platform=platform, auth=auth_header(repository))
+    show_progress(messages, None if quiet else sys.stderr)
 
 
 def _status(error: EngineError) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from holdfast.client.document import Document
 from holdfast.client.http import Response
 from holdfast.client.transport import Transport, segment
+
 
 Filters = Mapping[str, list[str]]
 
@@ -32,10 +34,43 @@ class Images:
         """How it was built, newest layer first."""
         return self._transport.get_list(f"/images/{segment(reference)}/history")
 
-    def pull(self, repository: str, tag: str, *, platform: str = "") -> Iterator[Document]:
-        """Fetch from a registry; `tag` may be a digest."""
+    def pull(self, repository: str, tag: str, *, platform: str = "", auth: str = "") -> Iterator[Document]:
+        """Fetch from a registry; `tag` may be a digest, "" is every tag. `auth` is the header `X-Registry-Auth`."""
         query = {"fromImage": repository, "tag": tag, "platform": platform}
-        return self._transport.stream("POST", "/images/create", query)
+        return self._transport.stream("POST", "/images/create", query, headers=_auth(auth))
+
+    def push(self, repository: str, tag: str, *, platform: str = "", auth: str = "") -> Iterator[Document]:
+        """Send to a registry; "" is every tag."""
+        wanted = ""
+        if platform:
+            system, _, rest = platform.partition("/")
+            architecture, _, variant = rest.partition("/")
+            wanted = json.dumps({"os": system, "architecture": architecture, "variant": variant})
+        query = {"tag": tag, "platform": wanted}
+        return self._transport.stream("POST", f"/images/{segment(repository)}/push", query, headers=_auth(auth))
+
+    def commit(
+        self,
+        container: str,
+        repository: str = "",
+        tag: str = "",
+        *,
+        author: str = "",
+        changes: Sequence[str] = (),
+        message: str = "",
+        pause: bool = True,
+    ) -> str:
+        """Make an image of a container; gives its id."""
+        query = {
+            "container": container,
+            "repo": repository,
+            "tag": tag,
+            "author": author,
+            "changes": list(changes),
+            "comment": message,
+            "pause": "1" if pause else "0",
+        }
+        return self._transport.post("/commit", query).text("Id")
 
     def import_(
         self,
@@ -79,3 +114,7 @@ class Images:
     def prune(self, filters: Filters | None = None) -> Document:
         """Remove unused images: `ImagesDeleted` and `SpaceReclaimed` in bytes."""
         return self._transport.post("/images/prune", {"filters": filters})
+
+
+def _auth(header: str) -> dict[str, str]:
+    return {"X-Registry-Auth": header} if header else {}

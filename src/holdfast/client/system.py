@@ -32,6 +32,10 @@ class Engine:
         """What happens, as it happens; ends at `until`."""
         return self._transport.stream("GET", "/events", {"since": since, "until": until, "filters": filters})
 
+    def log_in(self, auth: Mapping[str, object]) -> Document:
+        """Present credentials to a registry: `Status`, and `IdentityToken` where it issues one."""
+        return self._transport.post("/auth", None, auth)
+
     def network(self, name: str) -> Document:
         """Inspect a network."""
         return self._get(f"/networks/{segment(name)}")

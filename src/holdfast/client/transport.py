@@ -113,24 +113,36 @@ class Transport:
         """DELETE; what was deleted, where the engine says so."""
         return documents(self.call("DELETE", path, query))
 
-    def open(self, method: str, path: str, query: Json | None = None, body: Iterable[bytes] | None = None) -> Response:
+    def open(
+        self,
+        method: str,
+        path: str,
+        query: Json | None = None,
+        body: Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
         """Send a request on a connection of its own and return once the head of the answer is there.
 
         The body is for the caller to read. Raises EngineError by the answer's status.
         """
         connection = Connection(connect(self.address, self._tls))
-        headers = {"Content-Type": "application/x-tar"} if body is not None else {}
-        response = connection.exchange(method, target(path, query), headers, body)
+        own = {"Content-Type": "application/x-tar"} if body is not None else {}
+        response = connection.exchange(method, target(path, query), {**own, **(headers or {})}, body)
         if response.status >= 300:
             with response:
                 raise_for(response.status, response.read(), response.headers.get(_HINT, ""))
         return response
 
     def stream(
-        self, method: str, path: str, query: Json | None = None, body: Iterable[bytes] | None = None
+        self,
+        method: str,
+        path: str,
+        query: Json | None = None,
+        body: Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Iterator[Document]:
         """Like open(), for an answer that is a stream of objects."""
-        with self.open(method, path, query, body) as response:
+        with self.open(method, path, query, body, headers) as response:
             yield from decode_stream(response.chunks())
 
     def hijack(self, path: str, query: Json | None = None, document: Json | None = None) -> Hijacked:

@@ -10,7 +10,6 @@ it outlives a death, for workspaces are swept.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -49,6 +48,7 @@ _NAMES = {
     "stop_signal": "StopSignal",
     "shell": "Shell",
 }
+_FOR_BUILDS = ("on_build", "shell")
 _OF_A_CONTAINER = {"hostname": "Hostname", "domainname": "Domainname", "image": "Image", "tty": "Tty"}
 _HEALTHCHECK = {
     "test": "Test",
@@ -91,8 +91,7 @@ class Committer:
         rooms = self._rooms
         container = rooms.registry.get(request.container)
         record = container.record
-        if request.repository:
-            rooms.images.check_name(request.repository, request.tag)
+        name = rooms.images.check_name(request.repository, request.tag) if request.repository else ""
         document = _config_after(request, record.config)
         description = Description(
             message=request.comment,
@@ -105,13 +104,15 @@ class Committer:
                 "docker_version": __version__,
             },
         )
-        return rooms.images.commit(
+        image_id = rooms.images.commit(
             record.image_id,
             lambda emit: self._write(container, request, emit),
             request.repository,
             request.tag,
             description,
         )
+        rooms.tell(container, "commit", {"comment": "", "imageID": image_id, "imageRef": name})  # empty in Docker, too
+        return image_id
 
     def restore(self) -> None:
         """Let the containers go on whose commit died with its engine."""
@@ -188,9 +189,10 @@ def _config_after(request: CommitRequest, own: ContainerConfig) -> Mapping[str, 
     What the request leaves open is the container's. Triggers and the shell were for builds from the container's image
     and are not passed on. Source: Docker Engine, `CreateImageFromContainer`.
     """
-    own = dataclasses.replace(own, on_build=None, shell=None)
-    document = apply_changes(encode_config(own if request.config is None else request.config), request.changes)
-    return encode_config(merge.merge(_decode(document), {"config": encode_config(own)}, ""))
+    inherited = _encode(own, {field: name for field, name in _NAMES.items() if field not in _FOR_BUILDS})
+    given = inherited if request.config is None else encode_config(request.config)
+    document = apply_changes(given, request.changes)
+    return encode_config(merge.merge(_decode(document), {"config": inherited}, ""))
 
 
 def _encode(config: ContainerConfig, names: Mapping[str, str]) -> dict[str, Any]:
