@@ -247,8 +247,13 @@ class Archives:
 
 @contextlib.contextmanager
 def _missing(path: str, reference: str) -> Iterator[None]:
-    """Turn what is missing into Docker's words for it, container and path as the client wrote them."""
+    """Turn what is missing into Docker's words for it, container and path as the client wrote them.
+
+    Storage that does not answer is named by them, too.
+    """
     try:
         yield
+    except MountFailed as error:
+        raise error.within(f"{path} in container {reference}") from None
     except FileNotFoundError as error:
         raise NotFound(f"Could not find the file {path} in container {reference}") from error

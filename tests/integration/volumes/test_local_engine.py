@@ -20,6 +20,8 @@ from tests.support.fuse_server import FuseServer, fuse_server
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
 TIMEOUT_S = 3
+QUICK_S = float(os.environ.get("HOLDFAST_QUICK_S", "0.5"))
+"""What fifty calls at once may take, each. On a quiet machine 0.2 holds."""
 
 
 @pytest.fixture(scope="module")
@@ -216,14 +218,13 @@ def test_storage_that_hangs_holds_up_nobody_else(engine: Engine, hung: FuseServe
     with ThreadPoolExecutor(60) as clients:
         waiting = [clients.submit(timed, "POST", f"/containers/waits-{number}/start") for number in range(5)]
         time.sleep(0.3)
-        for asked in (
-            [("GET", "/volumes")] * 10 + [("GET", "/volumes/hung")] * 10 + [("GET", "/system/df")] * 10,
-            [("DELETE", f"/volumes/other-{number}") for number in range(5, 20)],
-            [("GET", "/containers/json?all=1")] * 5,
-        ):
-            answers = [clients.submit(timed, *call) for call in asked]
-            slow = [(call, answer.result()) for call, answer in zip(asked, answers, strict=True)]
-            assert all(status < 300 and took < 0.5 for _, (status, took) in slow), slow
+        healthy = [("GET", "/volumes"), ("GET", "/volumes/hung"), ("GET", "/system/df"), ("GET", "/_ping")] * 7
+        healthy += [("GET", "/containers/json?all=1")] * 7
+        healthy += [("DELETE", f"/volumes/other-{number}") for number in range(5, 20)]
+        assert len(healthy) == 50
+        answers = [clients.submit(timed, *call) for call in healthy]
+        slow = [(call, answer.result()) for call, answer in zip(healthy, answers, strict=True)]
+        assert all(status < 300 and took < QUICK_S for _, (status, took) in slow), slow
         started = [timed("POST", f"/containers/plain-{number}/start") for number in range(5)]
         assert all(status == 204 and took < 1 for status, took in started), started
         assert time.monotonic() - began < TIMEOUT_S, "all that while the others wait"
