@@ -17,7 +17,7 @@ from holdfast.api.request import ClientGone
 from holdfast.api.response import Response, StreamResponse
 from holdfast.api.status import plain_error
 from holdfast.api.worker import in_worker, stream_from_worker
-from holdfast.errors import EngineError, InvalidParameter, System, Unsupported
+from holdfast.errors import EngineError, InvalidParameter, Unsupported
 from holdfast.runtime.attach import STDERR, STDOUT
 from holdfast.runtime.logs import LogEntry, LogFollower, format_time, read_entries
 
@@ -140,13 +140,12 @@ async def container_logs(request: Request, engine: Engine) -> StreamResponse:
     if not rules.is_kept:
         raise Unsupported("configured logging driver does not support reading")
     tty = container.record.config.tty
-    try:
-        since_ns, until_ns = parse_time(query.get("since")) or 0, parse_time(query.get("until")) or 0
-    except InvalidParameter as error:
-        raise System(str(error)) from None  # as Docker has it
-    limits = _Limits(_tail(query.get("tail")), since_ns, until_ns)
+    limits = _Limits(
+        _tail(query.get("tail")), parse_time(query.get("since")) or 0, parse_time(query.get("until")) or 0
+    )
     path = engine.containers.log_of(container)
-    look = _Look(wanted, tty, query.flag("timestamps"), rules.details if query.flag("details") else None)
+    details = await in_worker(engine.containers.log_details, container) if query.flag("details") else None
+    look = _Look(wanted, tty, query.flag("timestamps"), details)
     items: AsyncIterator[bytes]
     if query.flag("follow") and container.state.task is not None:
         items = _follow(container, path, limits, look)

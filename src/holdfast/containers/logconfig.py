@@ -1,4 +1,4 @@
-"""Where a container's output goes, how much of it is kept, and what is said about each line. Pure.
+"""Where a container's output goes, how much of it is kept, and what is said about each line.
 
 Output is kept in conmon's own format whichever driver is asked for: `json-file` and `local` differ in their defaults
 alone. Names of drivers and options are checked when a container is made, values when it starts, as in Docker.
@@ -7,14 +7,16 @@ Source: Docker, "Configure logging drivers", pages json-file and local; texts as
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote_plus
 
-from holdfast.containers.model import ContainerRecord, LogConfig
-from holdfast.errors import InvalidParameter, System
+from holdfast.containers.model import ContainerRecord, LogConfig, Texts
+from holdfast.errors import DeadlineExceeded, InvalidParameter, System
+from holdfast.process import run
 from holdfast.runtime.logfiles import Rotation
 
 DEFAULT_DRIVER: Final = "json-file"
@@ -30,15 +32,15 @@ _FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 _TAG_ACTION: Final = re.compile(r"\{\{-?\s*\.(\w+)\s*-?\}\}")
 _LOCAL_SIZE_BYTES: Final = 20 << 20
 _LOCAL_FILES: Final = 5
+_GREP_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class LogRules:
-    """What becomes of a container's output. `details` is what `logs --details` puts before each line."""
+    """What becomes of a container's output."""
 
     is_kept: bool
     rotation: Rotation | None = None
-    details: str = ""
 
 
 def validate(asked: LogConfig) -> None:
@@ -74,10 +76,32 @@ def settle(record: ContainerRecord) -> LogRules:
         return LogRules(is_kept=False)
     options = asked.config or {}
     try:
-        rotation = _local(options) if asked.type == "local" else _json_file(options)
-        return LogRules(is_kept=True, rotation=rotation, details=_details(record, options))
+        return LogRules(is_kept=True, rotation=_local(options) if asked.type == "local" else _json_file(options))
     except ValueError as error:
-        raise System(f"failed to create task for container: failed to initialize logging driver: {error}") from None
+        raise _refusal(error) from None
+
+
+def details(record: ContainerRecord) -> str:
+    """Give what `logs --details` puts before each line: `KEY=VALUE,...` by key, both encoded as in a URL.
+
+    With regular expressions this runs grep: unlike `re` it cannot be made to hold up the engine. Raises System, in
+    Docker's words, for values that make no sense.
+    """
+    asked = record.host_config.log_config
+    options = (asked.config or {}) if asked.type != "none" else {}
+    variables = dict(entry.partition("=")[::2] for entry in record.config.env or () if "=" in entry)
+    found: dict[str, str] = {}
+    try:
+        for what, values in (("labels", record.labels), ("env", variables)):
+            keys = {key for key in options.get(what, "").split(",") if key in values}
+            if expression := options.get(f"{what}-regex"):
+                keys |= _matching(expression, tuple(values))
+            found.update((key, values[key]) for key in keys)
+        if tag := _tag(record, options.get("tag", "")):
+            found["tag"] = tag
+    except ValueError as error:
+        raise _refusal(error) from None
+    return ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted(found.items()))
 
 
 def rules_of(record: ContainerRecord) -> LogRules:
@@ -148,23 +172,22 @@ def _flag(text: str) -> bool:
     return text in _TRUE
 
 
-def _details(record: ContainerRecord, options: Mapping[str, str]) -> str:
-    """Give `KEY=VALUE,...` sorted by key, both encoded as in a URL. Raises ValueError."""
-    found: dict[str, str] = {}
-    variables = dict(entry.partition("=")[::2] for entry in record.config.env or () if "=" in entry)
-    for what, values in (("labels", record.labels), ("env", variables)):
-        for key in filter(None, options.get(what, "").split(",")):
-            if key in values:
-                found[key] = values[key]
-        if pattern := options.get(f"{what}-regex"):
-            try:
-                wanted = re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"error parsing regexp: {error}: `{pattern}`") from None
-            found.update((key, value) for key, value in values.items() if wanted.search(key))
-    if tag := _tag(record, options.get("tag", "")):
-        found["tag"] = tag
-    return ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted(found.items()))
+def _refusal(why: ValueError) -> System:
+    return System(f"failed to create task for container: failed to initialize logging driver: {why}")
+
+
+@functools.lru_cache(maxsize=256)
+def _matching(expression: str, keys: Texts) -> frozenset[str]:
+    """Give those of `keys` in which an extended regular expression matches. Raises ValueError."""
+    text = "".join(f"{key}\0" for key in keys if "\0" not in key)
+    try:
+        done = run(["grep", "-zE", "-e", expression], stdin=text.encode(), timeout_s=_GREP_S, check=False)
+    except (DeadlineExceeded, ValueError) as error:
+        raise ValueError(f"error parsing regexp: {error}: `{expression}`") from None
+    if done.returncode > 1:
+        why = done.stderr.decode(errors="replace").strip().removeprefix("grep: ")
+        raise ValueError(f"error parsing regexp: {why}: `{expression}`")
+    return frozenset(filter(None, done.stdout.decode().split("\0")))
 
 
 def _tag(record: ContainerRecord, template: str) -> str:

@@ -205,6 +205,10 @@ class Containers:
         """Give what becomes of a container's output."""
         return logconfig.rules_of(container.record)
 
+    def log_details(self, container: Container) -> str:
+        """Give what `logs --details` puts before each line; see `logconfig.details`."""
+        return logconfig.details(container.record)
+
     @property
     def runtime_name(self) -> str:
         """The OCI runtime that containers run in."""

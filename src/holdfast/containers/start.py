@@ -107,6 +107,7 @@ class Starter:
     def _launch(self, container: Container) -> None:
         rooms, record = self._rooms, container.record
         log_rules = logconfig.settle(record)
+        logconfig.details(record)
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as fds:
             rootfs = rooms.rootfs.mount(record.id, record.layers, volatile=record.host_config.auto_remove)
             undo.callback(rooms.unmount_root, record.id)

@@ -131,7 +131,7 @@ def encode_info(
             "Volume": list(volume_drivers),
             "Network": ["bridge", "host", "null"],
             "Authorization": None,
-            "Log": ["json-file", "none"],
+            "Log": ["json-file", "local", "none"],
         },
         "MemoryLimit": has("memory"),
         "SwapLimit": machine.swap_limit,

@@ -27,7 +27,7 @@ def test_durations_are_written_as_go_does(nanoseconds: int, text: str) -> None:
 def test_what_is_checked() -> None:
     def of(*test: str, shell: tuple[str, ...] | None = None) -> tuple[str, ...] | None:
         found = settle(ContainerConfig(healthcheck=Healthcheck(test=test), shell=shell))
-        return found and found.argv
+        return found.argv if found else None
 
     assert of("CMD", "a", "b") == ("a", "b")
     assert of("CMD-SHELL", "a b") == ("/bin/sh", "-c", "a b")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from holdfast.containers.logconfig import LogRules, parse_size, rules_of, settle
+from holdfast.containers.logconfig import LogRules, details, parse_size, rules_of, settle
 from holdfast.containers.model import ContainerConfig, ContainerRecord, HostConfig, LogConfig
 from holdfast.errors import System
 from holdfast.runtime.logfiles import SLACK_BYTES, Rotation
@@ -56,8 +56,6 @@ def test_sizes_that_are_none(text: str) -> None:
             LogRules(is_kept=True, rotation=Rotation(1 << 20)),
         ),
         (with_log("none", odd="1"), LogRules(is_kept=False)),
-        (with_log("json-file", env="A,C,", labels_regex="^x"), LogRules(is_kept=True, details="A=1,x=1,xy=2")),
-        (with_log("json-file", tag="{{.Name}}{{ .ID }}-x"), LogRules(is_kept=True, details="tag=webabababababab-x")),
     ],
 )
 def test_rules(record: ContainerRecord, rules: LogRules) -> None:
@@ -65,10 +63,37 @@ def test_rules(record: ContainerRecord, rules: LogRules) -> None:
     assert rules_of(record) == rules
 
 
+@pytest.mark.parametrize(
+    ("record", "text"),
+    [
+        (with_log("json-file"), ""),
+        (with_log("json-file", env="A,C,", labels_regex="^x"), "A=1,x=1,xy=2"),
+        (with_log("local", env_regex="(B|Z)$", labels="x"), "AB=2,x=1"),
+        (with_log("local", env_regex="-"), ""),
+        (with_log("json-file", tag="{{.Name}}{{ .ID }}-x"), "tag=webabababababab-x"),
+        (with_log("none", tag="x", env="A"), ""),
+    ],
+)
+def test_details(record: ContainerRecord, text: str) -> None:
+    assert details(record) == text
+
+
+@pytest.mark.parametrize("expression", ["(", "[", "a\0"])
+def test_expressions_that_are_none(expression: str) -> None:
+    with pytest.raises(System, match="failed to initialize logging driver: error parsing regexp: "):
+        details(with_log("json-file", env_regex=expression))
+
+
 @pytest.mark.parametrize("tag", ["{{", "{{.Odd}}", "{{.ExtraAttributes nil}}", '{{printf "%s" .Name}}', "a {{"])
 def test_tags_that_are_none(tag: str) -> None:
     record = with_log("json-file", tag=tag)
     with pytest.raises(System, match="failed to initialize logging driver: template: log-tag:1:"):
+        details(record)
+
+
+def test_a_container_that_cannot_start_has_a_log_all_the_same() -> None:
+    record = with_log("json-file", max_size="odd")
+    with pytest.raises(System, match="invalid size: 'odd'"):
         settle(record)
     assert rules_of(record) == LogRules(is_kept=True)
 
