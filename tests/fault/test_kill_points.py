@@ -40,6 +40,17 @@ def _tiny_root() -> bytes:
     return buffer.getvalue()
 
 
+def _tiny_context() -> bytes:
+    """A build of one step, as a tar archive."""
+    text = b"FROM busybox\nRUN true\n"
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        info = tarfile.TarInfo("Dockerfile")
+        info.size = len(text)
+        archive.addfile(info, io.BytesIO(text))
+    return buffer.getvalue()
+
+
 class Died(Exception):
     """The engine was killed in the middle of a call."""
 
@@ -58,9 +69,10 @@ class Ledger:
 class Story:
     """A walk through everything that has a fault point, one acknowledged call after the other."""
 
-    def __init__(self, engine: Engine, ledger: Ledger) -> None:
+    def __init__(self, engine: Engine, ledger: Ledger, *, builds: bool) -> None:
         self.engine = engine
         self.ledger = ledger
+        self.builds = builds
 
     def call(self, method: str, path: str, body: object = None, raw: bytes | None = None) -> bytes:
         try:
@@ -76,6 +88,8 @@ class Story:
         self.call("POST", "/images/load?quiet=1", raw=busybox_archive().read_bytes())
         self.call("POST", "/images/create?fromSrc=-&repo=tiny", raw=_tiny_root())
         self.call("DELETE", "/images/tiny")
+        if self.builds:
+            self.call("POST", "/build?t=built&networkmode=none", raw=_tiny_context())
         for name in ("first", "second"):
             self.call("POST", "/volumes/create", {"Name": name})
             ledger.volumes.add(name)
@@ -116,10 +130,11 @@ def test_there_are_points() -> None:
 def test_kill(point: str, tmp_path: Path) -> None:
     engine = Engine(tmp_path)
     ledger = Ledger()
+    builds = point.startswith("build-")
     try:
         engine.start(faults=point)
         with contextlib.suppress(Died):
-            Story(engine, ledger).walk()
+            Story(engine, ledger, builds=builds).walk()
         assert engine.wait_dead(10) == -9  # some points come after the answer
         engine.start()
         check_ledger(engine, ledger)
@@ -131,7 +146,7 @@ def test_kill(point: str, tmp_path: Path) -> None:
         for volume in engine.call("GET", "/volumes")["Volumes"]:
             engine.call("DELETE", f"/volumes/{volume['Name']}")
         assert_empty(engine)
-        Story(engine, again).walk()
+        Story(engine, again, builds=builds).walk()
         check_ledger(engine, again)
         assert_consistent(engine)
     finally:

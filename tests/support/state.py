@@ -48,6 +48,8 @@ def _compare(engine: Engine) -> None:
         pid = engine.call("GET", f"/containers/{key}/json")["State"]["Pid"]
         assert key in Path(f"/proc/{pid}/cgroup").read_text(), "a container shown as running is"
 
+    assert _listing(state / "builds") == set(), "builds"
+
     mounts = _mounts_below(engine)
     allowed = {str(state), str(run)}
     unexpected = [

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from holdfast.api.filters import decode_filters
+from holdfast.api.request import ClientGone
 from holdfast.api.response import Response, StreamResponse, empty, json_response
 from holdfast.api.router import Router
 from holdfast.api.streams import progress_response
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 routes = Router()
 
 _READ_AHEAD_BYTES = 256 << 10
-_CACHE_FILTERS = ("until", "id", "parent", "type", "description", "inuse", "shared", "private")
+_CACHE_FILTERS = ("until", "id", "parent", "type", "description", "inuse", "shared", "private", "label", "label!")
 _NO_BUILDKIT = "this engine has no BuildKit; build with DOCKER_BUILDKIT=0"
 
 
@@ -39,20 +40,30 @@ async def build(request: Request, engine: Engine) -> StreamResponse:
         credentials=decode_registries(request.headers.get("x-registry-config", "")),
     )
     loop = asyncio.get_running_loop()
-    stopped = threading.Event()
-    request.disconnected.add_done_callback(lambda _: stopped.set())
+    stopped, gone = threading.Event(), threading.Event()
+
+    def end(_: object = None) -> None:
+        gone.set()
+        stopped.set()
+
+    request.disconnected.add_done_callback(end)
     reader = BodyReader(request.stream())
 
     def run(emit: Progress) -> None:
+        def send(message: dict[str, object]) -> None:
+            if gone.is_set():
+                raise ClientGone
+            emit(message)
+
         try:
-            engine.builds.build(asked, io.BufferedReader(reader, _READ_AHEAD_BYTES), emit, stopped)
+            engine.builds.build(asked, io.BufferedReader(reader, _READ_AHEAD_BYTES), send, stopped)
         finally:
             asyncio.run_coroutine_threadsafe(reader.aclose(), loop)
 
     try:
         return await progress_response(run)
     except BaseException:
-        stopped.set()
+        end()
         await reader.aclose()
         raise
 

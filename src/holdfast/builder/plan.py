@@ -59,6 +59,14 @@ class Plan:
         names = {instruction.name for stage in self.stages for instruction in stage.instructions}
         return not names.isdisjoint({"RUN", "ONBUILD"})
 
+    @property
+    def base_of_result(self) -> str:
+        """The image at the bottom of the last stage, "" for scratch."""
+        stage = self.stages[-1]
+        while stage.base_stage is not None:
+            stage = self.stages[stage.base_stage]
+        return stage.base
+
     def images(self) -> tuple[str, ...]:
         """The images that are needed, as they are named: first those that stages start from, in order."""
         bases = [stage.base for stage in self.stages if stage.base]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast import faults, log
-from holdfast.builder import buildah, checks, context, dockerfile, plan
+from holdfast.builder import buildah, checks, context, dockerfile, handover, plan
 from holdfast.builder.cache import Cache, CacheRecord
 from holdfast.builder.failures import BuildFailed, failure
 from holdfast.builder.model import BuildRequest
@@ -91,9 +91,9 @@ class Builds:
         parse_platform(request.platform)
         build_id = secrets.token_hex(32)
         messages = _Messages(emit, quiet=request.quiet)
-        with self._recorded(build_id, request, stopped) as folder:
+        with self._recorded(build_id, request, stopped) as folder, contextlib.ExitStack() as held:
             try:
-                steps, ids = self._prepare(request, program, body, folder, messages)
+                steps, ids = self._prepare(request, program, body, folder, messages, held)
                 image_id = self._run(request, build_id, folder, steps, ids, messages, stopped)
                 messages.result(image_id, steps, [self._named(image_id, tag) for tag in tags])
             except BuildFailed as error:
@@ -151,7 +151,13 @@ class Builds:
             self._running.pop(build_id, None)
 
     def _prepare(
-        self, request: BuildRequest, program: buildah.Buildah, body: Readable, folder: Path, messages: _Messages
+        self,
+        request: BuildRequest,
+        program: buildah.Buildah,
+        body: Readable,
+        folder: Path,
+        messages: _Messages,
+        held: contextlib.ExitStack,
     ) -> tuple[plan.Plan, dict[str, Image]]:
         """Unpack and read what came, and bring the images that it needs to buildah's store."""
         try:
@@ -167,7 +173,7 @@ class Builds:
         found: dict[str, Image] = {}
         for name in steps.images():
             try:
-                found[name] = self._find(name, request, messages)
+                found[name] = self._find(name, request, messages, held)
             except (NotFound, InvalidParameter, System) as error:
                 messages.step(steps, steps.step_of(name))
                 raise BuildFailed(str(error)) from error
@@ -183,11 +189,11 @@ class Builds:
         )
         return steps, found
 
-    def _find(self, name: str, request: BuildRequest, messages: _Messages) -> Image:
-        """Find an image here, or get it from its registry."""
+    def _find(self, name: str, request: BuildRequest, messages: _Messages, held: contextlib.ExitStack) -> Image:
+        """Find an image here, or get it from its registry; it is held until the build has ended."""
         if not request.pull:
             try:
-                return self._images.resolve(name)
+                return held.enter_context(self._images.held(name))
             except NotFound:
                 pass
         wanted = reference.parse(name)
@@ -195,7 +201,7 @@ class Builds:
         image_id = self._images.pull(
             name, platform=request.platform, credentials=credentials, progress=messages.emit
         )
-        return self._images.get(image_id)
+        return held.enter_context(self._images.held(image_id))
 
     def _bring(self, image: Image, folder: Path) -> None:
         """Put a copy of an image into buildah's store, unless it is there."""
@@ -232,7 +238,9 @@ class Builds:
         if status != 0 or not transcript.image_id:
             raise failure(transcript, runtime=self._runtime.facts.name, status=status)
         faults.point("build-made-not-taken")
-        return self._take(f"sha256:{transcript.image_id}", folder)
+        base = steps.base_of_result
+        known = list((images[base].config.get("rootfs") or {}).get("diff_ids") or []) if base else []
+        return self._take(f"sha256:{transcript.image_id}", folder, known)
 
     def _follow(
         self,
@@ -262,18 +270,28 @@ class Builds:
             status = running.finish()
         return status
 
-    def _take(self, image_id: str, folder: Path) -> str:
-        """Bring an image from buildah's store into our own, unless it is there."""
+    def _take(self, image_id: str, folder: Path, known: Sequence[str]) -> str:
+        """Bring an image from buildah's store into our own, unless it is there; `known` are diff ids of layers here."""
         try:
             return self._images.resolve(image_id).id
         except NotFound:
             pass
+        try:
+            return self._hand_over(image_id, folder, known)
+        except System as error:
+            if not known:
+                raise
+            logger.warning("image is taken over whole", extra={"image": image_id, "error": str(error)})
+            return self._hand_over(image_id, folder, ())
+
+    def _hand_over(self, image_id: str, folder: Path, known: Sequence[str]) -> str:
         with self._images.workspace() as workspace:
-            (workspace / "out").mkdir()
-            shown = {buildah.OUT: (workspace / "out", True)}
-            words = ["push", "--quiet", "--disable-compression", "--format=v2s2", image_id, f"dir:{buildah.OUT}/image"]
-            buildah.call(self._place(folder), self._program(), words, shown=shown)
-            return self._images.take_in(workspace / "out" / "image", [], workspace)
+            out = workspace / "out"
+            (out / "image").mkdir(parents=True)
+            words = handover.push_arguments(image_id, f"{buildah.OUT}/image")
+            with handover.known_layers(out / "image", known):
+                buildah.call(self._place(folder), self._program(), words, shown={buildah.OUT: (out, True)})
+            return self._images.take_in(out / "image", [], workspace)
 
     def _named(self, image_id: str, tag: str) -> str:
         named = reference.parse(tag)

@@ -70,6 +70,7 @@ class Transcript:
         self._offset = len(plan.before)
         self._began = False
         self._triggers = 0
+        self._seen = 0
         self._pending = b""
         self._midline = False
         self._half_error = b""
@@ -153,8 +154,10 @@ class Transcript:
 
     def _step(self, stage: int, number: int, count: int, text: str) -> bool:
         """Take a step if it is one that comes next; the instructions of triggers are not counted by Docker."""
-        if not (0 <= stage < len(self._plan.stages)) or stage < self.stage:
+        comes_next = number == self._seen + 1 if stage == self.stage else number == 1 and stage > self.stage
+        if stage >= len(self._plan.stages) or not comes_next:
             return False
+        self._seen = number
         own = len(self._plan.stages[stage].instructions) + (
             len(self._plan.labels) if stage == len(self._plan.stages) - 1 else 0
         )
