@@ -263,9 +263,10 @@ def size_of_terminal(request: Request) -> tuple[int, int]:
     sizes = []
     for name, what in (("h", "height"), ("w", "width")):
         text = request.query.get(name)
-        if not (text.isascii() and text.isdigit()):
+        digits = text.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit()):
             raise InvalidParameter(f'invalid resize {what} "{text}": invalid syntax')
-        if int(text) >= 1 << 32:
+        if digits != text or int(text) >= 1 << 32:
             raise InvalidParameter(f'invalid resize {what} "{text}": value out of range')
         sizes.append(int(text))
     return sizes[0], sizes[1]

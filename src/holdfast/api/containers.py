@@ -39,7 +39,7 @@ async def container_list(request: Request, engine: Engine) -> Response:
     """GET /containers/json → 200 summaries, newest first. Operation ContainerList."""
     query = request.query
     filters = decode_filters(query.get("filters"))
-    limit = query.integer("limit")
+    limit = query.integer("limit", parser="Atoi")
     return json_response(
         200, await in_worker(summaries, engine, filters, query.flag("all"), limit, query.flag("size"))
     )
@@ -223,13 +223,15 @@ async def container_prune(request: Request, engine: Engine) -> Response:
     """POST /containers/prune → 200 what went and how much that was. Operation ContainerPrune."""
     filters = decode_filters(request.query.get("filters"), _PRUNE_FILTERS)
     before = None
+    if len(filters.get("until", ())) > 1:
+        raise InvalidParameter("more than one until filter specified")
     for text in filters.get("until", ()):
         try:
             before = parse_timestamp(text, time.time()).timestamp()
         except System as error:
             raise InvalidParameter(str(error)) from error
     pruned = await in_patient_worker(engine.containers.prune, filters, before)
-    return json_response(200, {"ContainersDeleted": list(pruned.ids), "SpaceReclaimed": pruned.reclaimed_bytes})
+    return json_response(200, {"ContainersDeleted": list(pruned.ids) or None, "SpaceReclaimed": pruned.reclaimed_bytes})
 
 
 def _timeout(request: Request) -> int | None:

@@ -18,7 +18,9 @@ _KEYS = frozenset({
     "publish", "since", "status", "volume",
 })
 _PORTS = ("publish", "expose")
-_HEALTH = ("starting", "healthy", "unhealthy", "none")
+_HEALTH = ("none", "starting", "healthy", "unhealthy")
+_LARGEST_PORT = 65535
+_BOOLEANS = ({"1", "true"}, {"0", "false"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ def check(filters: Filters) -> None:
     for key, values in filters.items():
         if key not in _KEYS:
             raise InvalidParameter(f"invalid filter '{key}'")
+        if key == "is-task" and sum(bool(words & {*values}) for words in _BOOLEANS) != 1:
+            raise InvalidParameter(f"invalid filter 'is-task=[{' '.join(values)}]'")
         for value in values:
             if key == "status" and value not in STATUSES:
                 raise InvalidParameter(
@@ -49,7 +53,7 @@ def check(filters: Filters) -> None:
                 )
             if key == "health" and value not in _HEALTH:
                 raise InvalidParameter(
-                    f"invalid filter 'health={value}': invalid value for health status ({value}): must be one of "
+                    f"invalid filter 'health={value}': invalid value for health ({value}): must be one of "
                     + ", ".join(_HEALTH)
                 )
             if key in _PORTS:
@@ -167,9 +171,12 @@ def _parse_range(key: str, text: str) -> tuple[range, str]:
     """Read `80`, `80/udp` or `80-90/tcp`. Raises System, as Docker answers 500."""
     numbers, _, protocol = text.partition("/")
     first, dash, last = numbers.partition("-")
+    if not numbers:
+        raise System(f"error while looking up for {key} {text}: Empty string specified for ports.")
     for part in (first, last) if dash else (first,):
-        if not (part.isascii() and part.isdigit()):
-            why = f'strconv.ParseUint: parsing "{part}": invalid syntax'
+        digits = part.isascii() and part.isdigit()
+        if not digits or int(part) > _LARGEST_PORT:
+            why = f'strconv.ParseUint: parsing "{part}": {"value out of range" if digits else "invalid syntax"}'
             raise System(f"error while looking up for {key} {text}: {why}")
     if int(last or first) < int(first):
         raise System(f"error while looking up for {key} {text}: Invalid range specified for the Port: {text}")
