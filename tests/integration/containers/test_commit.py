@@ -88,7 +88,7 @@ def test_everything_that_changed_is_in_the_image(engine: Engine, worked: str) ->
     )
     seen = engine.docker("run", "--rm", "made:1", "sh", "-c", look, check=False)
     assert seen.stdout.splitlines() == [
-        "mine", "711 0:0 2", "4755 7:8 2", "fifo", "new", "1000000000", "/etc/hostname", "13",
+        "mine", "711 0:0 1", "4755 7:8 2", "fifo", "new", "1000000000", "/etc/hostname", "13",
     ]  # fmt: skip
     assert "/etc/group: No such file" in seen.stderr
 
