@@ -1,6 +1,6 @@
 """docs/compatibility.md is what its table and the router say; the table knows every field that a request is read into.
 
-That each fate is true is shown against an engine by tests/conformance/test_fates.py.
+That each fate is true is shown against an engine by tests/integration/containers/test_fates.py.
 """
 
 from __future__ import annotations

@@ -262,6 +262,7 @@ def endpoint_config(settings: wire.EndpointSettings) -> model.EndpointConfig:
         links=settings.links,
         ipv4_address=settings.ipam_config.ipv4_address if settings.ipam_config else "",
         ipv6_address=settings.ipam_config.ipv6_address if settings.ipam_config else "",
+        link_local_ips=(settings.ipam_config.link_local_ips or ()) if settings.ipam_config else (),
         asks_addresses=settings.ipam_config is not None,
         mac_address=settings.mac_address,
         driver_opts=settings.driver_opts,

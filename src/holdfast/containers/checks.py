@@ -49,6 +49,8 @@ def check_request(request: CreateRequest) -> tuple[str, ...]:
         lost = {"Domainname": config.domainname, "DnsOptions": host.dns_options, "DnsSearch": host.dns_search}
         for name in (name for name, value in lost.items() if value):
             warnings.append(f"{name} is discarded: a container has the names and servers of the one that it joins")
+    if any(endpoint.links for endpoint in request.endpoints.values()):
+        warnings.append("Links are discarded: containers on a network of their own find each other by name")
     if host.volume_driver and any(mount.type == "volume" and not mount.driver for mount in request.mounts):
         warnings.append(
             "WARNING: the container-wide volume-driver configuration is ignored for volumes specified via 'mount'. "

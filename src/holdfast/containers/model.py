@@ -249,6 +249,7 @@ class EndpointConfig:
     asks_addresses: bool = False
     """Whether the client sent an IPAMConfig, be it empty: inspect shows it again."""
     mac_address: str = ""
+    link_local_ips: Texts = ()
     driver_opts: dict[str, str] | None = None
     gw_priority: int = 0
 

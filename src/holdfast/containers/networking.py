@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.containers.joins import Joins
 from holdfast.containers.model import ContainerRecord, EndpointConfig, HostConfig
 from holdfast.containers.rooms import Rooms
-from holdfast.errors import Conflict, EngineError, InvalidParameter, NotFound
+from holdfast.errors import EngineError, InvalidParameter, NotFound, Unsupported
 from holdfast.network.model import Endpoint, EndpointRequest, PortRequest, Upstream
+
+_ENDPOINT_OPTIONS = frozenset({"com.docker.network.endpoint.ifname", "com.docker.network.endpoint.sysctls"})
+"""Options that have an effect with Docker Engine; it takes no notice of others."""
 
 FILES = ("hostname", "hosts", "resolv.conf")
 
@@ -34,9 +38,8 @@ class Networking:
         """Connect a container to its networks. Raises NotFound, InvalidParameter, Conflict, System; undoes itself."""
         network, mode = self._rooms.network, record.host_config.network_mode
         if mode.startswith("container:"):
-            other = self._rooms.registry.get(mode.removeprefix("container:"))
-            if other.state.status != "running":
-                raise Conflict(f"cannot join network of a non running container: {other.id}")
+            other = Joins(self._rooms.registry).network(mode)
+            assert other is not None, "the mode names one"
             return Connection(f"/proc/{other.state.pid}/ns/net")
         wanted = networks_of(record)
         if mode == "host" or record.config.network_disabled or "none" in wanted:
@@ -139,9 +142,12 @@ def networks_of(record: ContainerRecord) -> dict[str, EndpointConfig]:
 def settle_endpoints(rooms: Rooms, mode: str, endpoints: dict[str, EndpointConfig]) -> dict[str, EndpointConfig]:
     """Give the networks of a container that is being made, by their names, checked as far as they exist.
 
-    `mode` is its network mode, `endpoints` what was asked for. Raises InvalidParameter in Docker's words. Source: moby, daemon, validateEndpointSettings.
+    `mode` is its network mode, `endpoints` what was asked for. Raises InvalidParameter in Docker's words, Unsupported.
+    Source: moby, daemon, validateEndpointSettings.
     """
     if mode.startswith("container:") or mode in ("host", "none"):
+        for key, config in endpoints.items():
+            check_endpoint(rooms, key, config)
         return {}
     settled: dict[str, EndpointConfig] = {}
     for key, config in (endpoints or {mode: EndpointConfig()}).items():
@@ -159,14 +165,18 @@ def check_endpoint(rooms: Rooms, network: str, config: EndpointConfig) -> None:
     is not looked at."""
     troubles = []
     asks = bool(config.ipv4_address or config.ipv6_address)
-    if network in ("bridge", "default", "host", "none"):
+    if network in ("bridge", "default", "host", "none") or network.startswith("container:"):
         if asks:
             troubles += [
                 "user specified IP address is supported on user defined networks only",
                 "user specified IP address is supported only when connecting to networks with user configured subnets",
             ]
         if config.aliases and not set(config.aliases) <= {""}:
-            troubles.append("network-scoped aliases are only supported for user-defined networks")
+            troubles.append("network-scoped alias is supported only for containers in user defined networks")
+    if config.link_local_ips:
+        raise Unsupported("link-local addresses of a container's own are not supported")
+    for option in _ENDPOINT_OPTIONS & (config.driver_opts or {}).keys():
+        raise Unsupported(f"the option {option} of an endpoint is not supported")
     if troubles:
         lines = "".join(f"\n* {trouble}" for trouble in troubles) if len(troubles) > 1 else f"\n{troubles[0]}"
         name = "bridge" if network == "default" else network

@@ -267,6 +267,7 @@ class IPAMConfig(msgspec.Struct, kw_only=True):
 
     ipv4_address: str = field(default="", name="IPv4Address")
     ipv6_address: str = field(default="", name="IPv6Address")
+    link_local_ips: Texts | None = field(default=None, name="LinkLocalIPs")
 
 
 class EndpointSettings(msgspec.Struct, rename="pascal", kw_only=True):
