@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from holdfast.api import container_shapes as shapes
 from holdfast.api import container_streams as streams
-from holdfast.api.filters import Filters, decode_filters
+from holdfast.api.filters import Filters, decode_filters, decode_until
 from holdfast.api.response import JSON, Response, StreamResponse, empty, json_line, json_response
 from holdfast.api.router import Router
 from holdfast.api.worker import in_patient_worker, in_worker
 from holdfast.containers.container import Container
 from holdfast.containers.top import top
-from holdfast.errors import EngineError, InvalidParameter, NotFound, System
-from holdfast.images.filters import parse_timestamp
+from holdfast.errors import EngineError, InvalidParameter, NotFound
 from holdfast.wire.containers import ContainerCreate, ContainerUpdate
 
 if TYPE_CHECKING:
@@ -222,15 +220,7 @@ async def container_delete(request: Request, engine: Engine) -> Response:
 async def container_prune(request: Request, engine: Engine) -> Response:
     """POST /containers/prune → 200 what went and how much that was. Operation ContainerPrune."""
     filters = decode_filters(request.query.get("filters"), _PRUNE_FILTERS)
-    before = None
-    if len(filters.get("until", ())) > 1:
-        raise InvalidParameter("more than one until filter specified")
-    for text in filters.get("until", ()):
-        try:
-            before = parse_timestamp(text, time.time()).timestamp()
-        except System as error:
-            raise InvalidParameter(str(error)) from error
-    pruned = await in_patient_worker(engine.containers.prune, filters, before)
+    pruned = await in_patient_worker(engine.containers.prune, filters, decode_until(filters))
     return json_response(200, {"ContainersDeleted": list(pruned.ids) or None, "SpaceReclaimed": pruned.reclaimed_bytes})
 
 

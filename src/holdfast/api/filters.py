@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from holdfast.errors import InvalidParameter
+from holdfast.errors import InvalidParameter, System
+from holdfast.images.filters import parse_timestamp
 
 Filters = dict[str, list[str]]
 
@@ -94,3 +96,17 @@ def matches_prefix(filters: Mapping[str, Sequence[str]], name: str, value: str) 
     """Say whether `value` begins with one of those asked for, or none is asked for."""
     values = filters.get(name)
     return not values or any(value.startswith(prefix) for prefix in values)
+
+
+def decode_until(filters: Filters) -> float | None:
+    """Read `until`, seconds since the Unix epoch: a time or a duration before now, None if it is not asked for.
+
+    Raises InvalidParameter, also for more than one. Source: moby, daemon, getUntilFromPruneFilters.
+    """
+    values = filters.get("until", ())
+    if len(values) > 1:
+        raise InvalidParameter("more than one until filter specified")
+    try:
+        return parse_timestamp(values[0], time.time()).timestamp() if values else None
+    except System as error:
+        raise InvalidParameter(str(error)) from error

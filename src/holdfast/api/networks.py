@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from holdfast.api.container_shapes import endpoint_config
-from holdfast.api.events import parse_time
-from holdfast.api.filters import Filters, decode_filters, matches_exactly, matches_labels
+from holdfast.api.filters import Filters, decode_filters, decode_until, matches_exactly, matches_labels
 from holdfast.api.response import Response, empty, json_response
 from holdfast.api.router import Router
 from holdfast.api.worker import in_patient_worker, in_worker
@@ -49,9 +48,7 @@ async def network_create(request: Request, engine: Engine) -> Response:
 async def network_prune(request: Request, engine: Engine) -> Response:
     """POST /networks/prune → 200 what went. Operation NetworkPrune."""
     filters = decode_filters(request.query.get("filters"), _PRUNE_FILTERS)
-    before = [(parse_time(text) or 0) / 1e9 for text in filters.get("until", ())]
-    if len(before) > 1:
-        raise InvalidParameter("more than one until filter specified")
+    before = decode_until(filters)
     unwanted = filters.get("label!", [])
 
     def fits(network: NetworkInfo) -> bool:
@@ -59,7 +56,7 @@ async def network_prune(request: Request, engine: Engine) -> Response:
         return (
             matches_labels(filters.get("label", []), labels)
             and not (unwanted and matches_labels(unwanted, labels))
-            and all(network.created_at < limit for limit in before)
+            and (before is None or network.created_at < before)
         )
 
     removed = await in_worker(engine.network.prune, fits)

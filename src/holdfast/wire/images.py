@@ -40,6 +40,9 @@ _ALWAYS_IN_CONFIG: Final[Mapping[str, Any]] = {
 }
 
 
+_COUNTED_SINCE: Final = (1, 51)
+
+
 def encode_summary(listed: ListedImage, version: Version, *, disk_usage: bool = False) -> dict[str, Any]:
     """Give an ImageSummary. Where there are no names, it has null before API 1.43 and in `disk_usage`, else a []."""
     image = listed.image
@@ -50,7 +53,7 @@ def encode_summary(listed: ListedImage, version: Version, *, disk_usage: bool = 
             tags, digests = [f"{_NONE}:{_NONE}"], [f"{_NONE}@{_NONE}"]
         tags, digests = tags or None, digests or None
     shape: dict[str, Any] = {
-        "Containers": listed.containers,
+        "Containers": listed.containers if disk_usage or version >= _COUNTED_SINCE else -1,
         "Created": int(image.created_at.timestamp()),
         "Id": image.id,
         "Labels": image.labels,
