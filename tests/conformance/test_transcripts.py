@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support.dockerd import DockerEngine
-from tests.support.engine import Engine
+from tests.support.engine import PATH, Engine
 from tests.support.registry import registry_for
 from tests.support.transcript import Player
 
@@ -15,7 +17,6 @@ TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.transcript"
 
 # What our engine cannot do yet: the transcript is Docker's word on how it shall be.
 PENDING = {
-    "networks": "no networks of one's own",
 }
 
 pytestmark = [pytest.mark.kernel, pytest.mark.transcript]
@@ -28,6 +29,18 @@ def test_transcript(path: Path, clean_engine: Engine, folder: Path, request: pyt
         request.applymarker(pytest.mark.xfail(reason=PENDING[path.stem]))
     failures = Player(clean_engine, folder).play(path)
     assert not failures, "\n\n".join(["", *failures])
+
+
+@pytest.mark.parametrize("noun", ["container", "image", "volume", "network", "system"])
+@pytest.mark.usefixtures("client_version")
+def test_every_command_is_played(noun: str) -> None:
+    """Each command that the stock client has for what we claim stands in a transcript under its full name."""
+    played = "\n".join(path.read_text() for path in TRANSCRIPTS)
+    asked = ["docker", noun, "--help"]
+    shown = subprocess.run(asked, env={"PATH": PATH}, capture_output=True, text=True, check=True, timeout=30).stdout
+    commands = re.findall(r"^  (\w+) ", shown.partition("\nCommands:\n")[2].partition("\n\n")[0], re.MULTILINE)
+    assert len(commands) >= 4
+    assert [command for command in commands if f"docker {noun} {command}" not in played] == []
 
 
 @pytest.mark.usefixtures("client_version")
