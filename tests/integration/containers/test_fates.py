@@ -150,7 +150,7 @@ def main_proofs(folder: Path) -> list[Proof]:
         ),
         Proof("HostConfig.VolumeDriver", "local"),
         Proof(
-            "HostConfig.Mounts", [{"Type": "tmpfs", "Target": "/mounted"}], "grep -c ' /mounted tmpfs' /proc/mounts", "1"
+            "HostConfig.Mounts", [{"Type": "tmpfs", "Target": "/m"}], "grep -c ' /m tmpfs' /proc/mounts", "1"
         ),
         Proof("HostConfig.CapAdd", ["NET_ADMIN"], "ip link set lo down && echo down", "down"),
         Proof("HostConfig.CapDrop", ["CHOWN"], "touch /own; chown 5 /own 2>&1", ".*Operation not permitted"),
