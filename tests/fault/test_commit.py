@@ -27,7 +27,8 @@ def test_killed_while_committing(tmp_path: Path) -> None:
             engine.start()
             assert engine.call("GET", "/containers/worked/json")["State"]["Status"] == "running", point
             assert engine.docker("exec", "worked", "cat", "/new").stdout == "new\n", point
-            assert [each["RepoTags"] for each in engine.call("GET", "/images/json?all=1")] == [["busybox:latest"]], point
+            names = [each["RepoTags"] for each in engine.call("GET", "/images/json?all=1")]
+            assert names == [["busybox:latest"]], point
             assert not list((engine.state_root / "images" / "tmp").iterdir()), point
         engine.call("POST", "/commit?container=worked&repo=made")
         assert engine.docker("run", "--rm", "made", "cat", "/new").stdout == "new\n"

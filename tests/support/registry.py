@@ -77,7 +77,8 @@ def registry_for(
         (folder / "htpasswd").write_text(_HTPASSWD + "\n")
         auth = f"auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\n"
     if tls:
-        made = subprocess.run(["bash", "-c", _CERTIFICATES, "bash", TLS_HOST], cwd=folder, capture_output=True, check=False)
+        argv = ["bash", "-c", _CERTIFICATES, "bash", TLS_HOST]
+        made = subprocess.run(argv, cwd=folder, capture_output=True, check=False)
         assert made.returncode == 0, made.stderr.decode()
         engine.inside("sh", "-c", _KNOWN_TO_THE_ENGINE, "sh", TLS_HOST, str(folder), str(port))
         secured = f", tls: {{certificate: {folder}/certificate, key: {folder}/key}}"

@@ -63,7 +63,7 @@ async def image_create(request: Request, engine: Engine) -> StreamResponse:
         credentials = decode_credentials(request.headers.get("x-registry-auth", ""))
         name, tag = query.get("fromImage"), query.get("tag")
         everything = not tag and reference.parse(name) != reference.parse(name).tagged()
-        pull: Callable[..., object] = engine.images.pull_all if everything else engine.images.pull
+        pull: Callable[..., object] = engine.images.registries.pull_all if everything else engine.images.registries.pull
         names = (name,) if everything else (name, tag)
         return await progress_response(
             lambda emit: pull(*names, platform=platform, credentials=credentials, progress=emit)
@@ -154,7 +154,7 @@ async def image_push(request: Request, engine: Engine) -> StreamResponse:
     platform = decode_platform(request.query.get("platform")) if request.api_version >= (1, 46) else ""
     credentials = decode_credentials(request.headers.get("x-registry-auth", ""))
     return await progress_response(
-        lambda emit: engine.images.push(name, tag, platform=platform, credentials=credentials, progress=emit)
+        lambda emit: engine.images.registries.push(name, tag, platform=platform, credentials=credentials, progress=emit)
     )
 
 

@@ -27,7 +27,7 @@ _TRUE_OR_FALSE = frozenset({"1", "0", "true", "false"})
 async def auth(request: Request, engine: Engine) -> Response:
     """POST /auth → 200 Status and IdentityToken. Operation SystemAuth."""
     server, credentials = decode_login(await request.body())
-    token = await in_patient_worker(engine.images.log_in, server, credentials)
+    token = await in_patient_worker(engine.images.registries.log_in, server, credentials)
     return json_response(200, {"IdentityToken": token, "Status": "Login Succeeded"})
 
 
@@ -35,7 +35,7 @@ async def auth(request: Request, engine: Engine) -> Response:
 async def distribution_inspect(request: Request, engine: Engine) -> Response:
     """GET /distribution/{name}/json → 200 DistributionInspect. Operation DistributionInspect."""
     credentials = decode_credentials(request.headers.get("x-registry-auth", ""))
-    found = await in_patient_worker(engine.images.distribution, request.params["name"], credentials)
+    found = await in_patient_worker(engine.images.registries.distribution, request.params["name"], credentials)
     return json_response(200, encode_distribution(found))
 
 

@@ -198,7 +198,7 @@ class Builds:
                 pass
         wanted = reference.parse(name)
         credentials = _credentials_for(wanted.domain, request.credentials)
-        image_id = self._images.pull(
+        image_id = self._images.registries.pull(
             name, platform=request.platform, credentials=credentials, progress=messages.emit
         )
         return held.enter_context(self._images.held(image_id))

@@ -9,7 +9,6 @@ from holdfast.client.document import Document
 from holdfast.client.http import Response
 from holdfast.client.transport import Transport, segment
 
-
 Filters = Mapping[str, list[str]]
 
 
@@ -93,6 +92,17 @@ class Images:
             "platform": platform,
         }
         return self._transport.stream("POST", "/images/create", query, body)
+
+    def build(self, context: Iterable[bytes], query: Mapping[str, object]) -> Iterator[Document]:
+        """Build an image of a context in a tar; `query` as the API names it."""
+        return self._transport.stream("POST", "/build", query, context)
+
+    def prune_builds(
+        self, filters: Filters | None = None, *, everything: bool = False, keep_bytes: int = 0
+    ) -> Document:
+        """Remove the build cache unless it takes no more than `keep_bytes`."""
+        query = {"filters": filters, "all": everything, "keep-storage": keep_bytes or None}
+        return self._transport.post("/build/prune", query)
 
     def load(self, archive: Iterable[bytes], *, quiet: bool = False, platform: str = "") -> Iterator[Document]:
         """Read an archive that save() wrote."""

@@ -1,4 +1,4 @@
-"""The images of this engine: found, named, listed, loaded, saved, imported, pulled, pushed and removed."""
+"""The images of this engine: found, named, listed, loaded, saved, imported, made of containers and removed."""
 
 from __future__ import annotations
 
@@ -15,28 +15,15 @@ from holdfast import log
 from holdfast.errors import InvalidParameter, NotFound, System
 from holdfast.events import EventBus
 from holdfast.images import directory as image_directory
-from holdfast.images import (
-    distribution,
-    history,
-    importing,
-    loading,
-    login,
-    pulling,
-    pushing,
-    reference,
-    removal,
-    saving,
-    skopeo,
-)
-from holdfast.images.distribution import Distribution
+from holdfast.images import history, importing, loading, reference, removal, saving
+from holdfast.images.failures import failing_as
 from holdfast.images.files import ImageFiles
 from holdfast.images.filters import ImageFilters, parse_list_filters, parse_prune_filters
 from holdfast.images.intake import Intake
 from holdfast.images.model import LAYERS_MAX, Image, from_record
 from holdfast.images.platforms import mismatch_of, parse_platform, platform_of
 from holdfast.images.progress import Progress, nowhere, status
-from holdfast.images.skopeo import Credentials
-from holdfast.locks import NamedLocks
+from holdfast.images.registries import Registries
 from holdfast.store import Store
 
 if TYPE_CHECKING:
@@ -69,7 +56,10 @@ Listing = list[ListedImage]
 
 
 class Images:
-    """The image service. Calls block; errors are in Docker's words. Safe from any thread."""
+    """The image service. Calls block; errors are in Docker's words. Safe from any thread.
+
+    `registries` is the part of it that asks registries.
+    """
 
     def __init__(self, config: Config, store: Store, events: EventBus) -> None:
         """Serve the images in `store`; `restore` must be called before anything else."""
@@ -78,7 +68,7 @@ class Images:
         self._events = events
         self._files = ImageFiles(config.state_root)
         self._intake = Intake(self._files, self._table)
-        self._pulls = NamedLocks()
+        self.registries = Registries(self._files, self._intake, self._table, events, self.resolve_for)
         self._held: Counter[str] = Counter()
         self._held_guard = threading.Lock()
 
@@ -196,7 +186,7 @@ class Images:
         What it was made from goes too if nothing else needs it, unless `noprune`. Raises NotFound, InvalidParameter,
         Conflict. Source: Docker Engine API, operationId ImageDelete.
         """
-        with self._intake.guard, _failing_as("remove image"):
+        with self._intake.guard, failing_as("remove image"):
             image = self.resolve(name)
             has_children = bool(self._table.children_of(image.id))
             plan = removal.plan(name, image, self._users(image.id), force=force, has_children=has_children)
@@ -209,7 +199,7 @@ class Images:
         """
         wanted = parse_prune_filters(filters or {}, time.time())
         records: Records = []
-        with self._intake.guard, _failing_as("prune images"):
+        with self._intake.guard, failing_as("prune images"):
             before = self.layers_size()
             for listed in self._listed(wanted, everything=False, shared_size=False, containers=False):
                 if not self._users(listed.image.id) and not self._table.children_of(listed.image.id):
@@ -230,7 +220,7 @@ class Images:
 
         Raises InvalidParameter for a bad archive, System. Source: Docker Engine API, operationId ImageLoad.
         """
-        with _failing_as("load image"):
+        with failing_as("load image"):
             for image_id, labels in loading.load(
                 self._files, self._intake, archive, progress, quiet=quiet, platform=platform
             ):
@@ -246,7 +236,7 @@ class Images:
         wanted = parse_platform(platform)
         if platform and not all(wanted.accepts(platform_of(image.config)) for image, _ in chosen):
             raise System(f"no suitable export target found for platform {wanted}")
-        with _failing_as("save image"):
+        with failing_as("save image"):
             saving.save(self._files, self._table, chosen, write)
         for image, _ in chosen:
             self._tell("save", image.id, image.id, image.labels)
@@ -267,7 +257,7 @@ class Images:
         progress: Progress,
     ) -> str:
         new = _tag_reference(wanted.repository, wanted.tag) if wanted.repository else None
-        with _failing_as("import image"):
+        with failing_as("import image"):
             image_id, labels = importing.import_layer(self._files, self._intake, source, new, description)
         progress(status(image_id))
         if new is not None:
@@ -285,7 +275,7 @@ class Images:
         new = _tag_reference(repository, tag) if repository else None
         parent = self.get(parent_id)
         layers = self._table.layers_of(parent_id)
-        with _failing_as("commit image"):
+        with failing_as("commit image"):
             image_id, labels = importing.import_layer(
                 self._files, self._intake, changed, new, description, parent=parent, parent_layers=layers
             )
@@ -297,88 +287,6 @@ class Images:
     def check_name(self, repository: str, tag: str = "") -> str:
         """Check the name of an image that is to be made; gives its familiar form. Raises InvalidParameter."""
         return _tag_reference(repository, tag).familiar
-
-    def pull(
-        self,
-        name: str,
-        tag: str = "",
-        *,
-        platform: str = "",
-        credentials: Credentials | None = None,
-        progress: Progress = nowhere,
-    ) -> str:
-        """Get an image from its registry, unless it is here already; gives its id.
-
-        `tag` may be a digest and wins over one in `name`. Raises InvalidParameter, NotFound (no such image, or no
-        access), Unauthorized, System. Source: Docker Engine API, operationId ImageCreate.
-        """
-        wanted = pulling.wanted_reference(name, tag)
-        pulled = self._pull(wanted, platform, credentials or Credentials(), progress)
-        pulling.finish(wanted.familiar, [pulled], progress)
-        return pulled.id
-
-    def pull_all(
-        self, name: str, *, platform: str = "", credentials: Credentials | None = None, progress: Progress = nowhere
-    ) -> Sequence[str]:
-        """Get every tag that a registry has of a repository; gives their images' ids. Raises as `pull`."""
-        repository = reference.parse(name)
-        who = credentials or Credentials()
-        tags = skopeo.list_tags(repository, who)
-        if not tags:
-            raise NotFound(f"manifest for {repository.familiar_name} not found: manifest unknown: manifest unknown")
-        pulled = [self._pull(repository.with_tag(tag), platform, who, progress) for tag in tags]
-        pulling.finish(repository.familiar, pulled, progress)
-        return [each.id for each in pulled]
-
-    def _pull(
-        self, wanted: reference.Reference, platform: str, credentials: Credentials, progress: Progress
-    ) -> pulling.Pulled:
-        with self._pulls.hold(str(wanted)), _failing_as("pull image"):
-            pulled = pulling.pull(self._files, self._intake, self._table, wanted, platform, credentials, progress)
-        self._events.publish(
-            "image", "pull", wanted.familiar, {**(pulled.labels or {}), "name": wanted.familiar_name}
-        )
-        return pulled
-
-    def push(
-        self, name: str, tag: str = "", *, platform: str = "", credentials: Credentials | None = None,
-        progress: Progress = nowhere,
-    ) -> None:
-        """Send an image to its registry under `tag`, or that of `name`, or (neither) every tag of the repository.
-
-        Raises NotFound, InvalidParameter, Unauthorized, System; all but the first two after the first message.
-        Source: Docker Engine API, operationId ImagePush.
-        """
-        named = reference.parse(name)
-        if tag:
-            named = named.with_tag(tag)
-        if platform and not named.digest:
-            self.resolve_for(named.tagged().familiar, platform)
-        progress(status(f"The push refers to repository [{named.name}]"))
-        if named.digest:
-            raise InvalidParameter("cannot push a digest reference")
-        found = self._tags_of_repository(named)
-        wanted = [each for each in found if each == named] if named.tag else found
-        if not wanted:
-            raise NotFound(f"tag does not exist: {named.familiar}")
-        for each in wanted:
-            image = self.resolve(each.familiar)
-            with _failing_as("push image"):
-                digest = pushing.push(self._files, self._table, image, each, credentials or Credentials(), progress)
-            logger.info("image pushed", extra={"image": image.id, "reference": str(each), "digest": digest})
-            self._events.publish("image", "push", each.familiar, {**(image.labels or {}), "name": each.familiar_name})
-
-    def log_in(self, server: str, credentials: Credentials) -> str:
-        """Present credentials to a registry; gives the token that stands for them, if it issues one.
-
-        Raises InvalidParameter, Unauthorized, Unsupported, System. Source: Docker Engine API, operationId SystemAuth.
-        """
-        return login.log_in(server, credentials)
-
-    def distribution(self, name: str, credentials: Credentials) -> Distribution:
-        """Ask a registry what it has under a name; see `distribution.look_up`."""
-        with _failing_as("inspect distribution"):
-            return distribution.look_up(self._files, self._table, name, credentials)
 
     # -- for a builder, which has a store of its own -----------------------------------------------------------------
 
@@ -393,7 +301,7 @@ class Images:
         record = self._table.get(image.id)
         if record is None:
             raise NotFound(f"No such image: {image.id}")
-        with _failing_as("lay out image"):
+        with failing_as("lay out image"):
             image_directory.lay_out(self._files, self._table, record, self._table.layers_of(image.id), directory)
 
     def take_in(self, directory: Path, tags: Sequence[str], workspace: Path) -> str:
@@ -402,7 +310,7 @@ class Images:
         Raises InvalidParameter, System.
         """
         names = [_tag_reference(tag, "") for tag in tags]
-        with _failing_as("add image"):
+        with failing_as("add image"):
             image_id, _ = image_directory.take_in(self._intake, directory, names, workspace)
         return image_id
 
@@ -427,7 +335,7 @@ class Images:
     def _remove_hidden(self) -> None:
         with self._held_guard:
             held = tuple(self._held)
-        with _failing_as("remove image"):
+        with failing_as("remove image"):
             self._intake.remove_hidden(held)
 
     def _listed(self, filters: ImageFilters, *, everything: bool, shared_size: bool, containers: bool) -> Listing:
@@ -485,30 +393,8 @@ class Images:
             return []
         return self._carry_out(removal.everything(from_record(record)), prune=True)
 
-    def _tags_of_repository(self, named: reference.Reference) -> Sequence[reference.Reference]:
-        found = []
-        for record in self._table.all():
-            for text in record.tags:
-                stored = reference.parse_stored(text)
-                if stored.name == named.name:
-                    found.append(stored)
-        if not found:
-            raise NotFound(f"An image does not exist locally with the tag: {named.familiar_name}")
-        return found
-
     def _tell(self, action: str, image_id: str, name: str, labels: Mapping[str, str] | None) -> None:
         self._events.publish("image", action, image_id, {**(labels or {}), "name": name})
-
-
-@contextmanager
-def _failing_as(what: str) -> Iterator[None]:
-    """Turn what the disk or the kernel refuses into System; a client that went away stays what it is."""
-    try:
-        yield
-    except ConnectionError:
-        raise
-    except OSError as error:
-        raise System(f"{what}: {error}") from error
 
 
 def _shown(name: str) -> str:

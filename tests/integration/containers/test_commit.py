@@ -77,7 +77,8 @@ def test_everything_that_changed_is_in_the_image(engine: Engine, worked: str) ->
     newest, *_ = engine.call("GET", "/images/made:1/history")
     assert (newest["Comment"], newest["CreatedBy"]) == ("note", f"sh -c {CHANGES}")
     assert events_of(engine, since)[-5:] == [
-        ("container", "pause"), ("container", "unpause"), ("image", "create"), ("image", "tag"), ("container", "commit"),
+        ("container", "pause"), ("container", "unpause"), ("image", "create"), ("image", "tag"),
+        ("container", "commit"),
     ]  # fmt: skip
     assert engine.call("GET", "/containers/worked/json")["State"]["Status"] == "running"
 
@@ -106,7 +107,8 @@ def test_a_configuration_in_the_request_wins(engine: Engine, worked: str) -> Non
 def test_clients(engine: Engine, worked: str) -> None:
     image = engine.docker("commit", "-m", "by docker", "worked", "by-docker").stdout.strip()
     assert engine.call("GET", "/images/by-docker:latest/json")["Id"] == image
-    image = engine.holdfast("commit", "-c", "ENTRYPOINT [\"cat\"]", "-c", 'CMD ["/old/mine"]', "worked", "ours:1").stdout
+    changes = ("-c", 'ENTRYPOINT ["cat"]', "-c", 'CMD ["/old/mine"]')
+    image = engine.holdfast("commit", *changes, "worked", "ours:1").stdout
     assert engine.call("GET", "/images/ours:1/json")["Id"] == image.strip()
     assert engine.docker("run", "--rm", "ours:1").stdout == "mine\n"
 

@@ -62,7 +62,7 @@ def test_life(engine: Engine) -> None:
         ("GET", "/images/json?filters=%7B%22x%22%3A%5B%22y%22%5D%7D", 400, "invalid filter 'x'"),
         ("POST", "/images/create?fromImage=UPPER", 400, "must be lowercase"),
         ("POST", "/images/create?fromImage=127.0.0.1:1/x&tag=1", 500, 'Get "http://127.0.0.1:1/v2/": dial tcp'),
-        ("POST", "/images/create?fromSrc=http://127.0.0.1:1/x", 500, 'Get "http://127.0.0.1:1/x": dial tcp 127.0.0.1:1:'),
+        ("POST", "/images/create?fromSrc=http://127.0.0.1:1/x", 500, 'Get "http://127.0.0.1:1/x": dial tcp'),
         ("POST", "/images/create?fromSrc=ftp://x/y", 500, 'Get "ftp://x/y": unsupported protocol scheme "ftp"'),
         ("POST", "/images/create?fromSrc=file:///etc/passwd", 500, 'unsupported protocol scheme "file"'),
     ],

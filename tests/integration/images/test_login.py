@@ -125,7 +125,8 @@ def test_what_the_registry_says_of_an_image(engine: Engine, closed: Registry) ->
     missing = engine.request("GET", f"/distribution/{name}:2/json", headers={"X-Registry-Auth": auth})
     assert (missing.status, missing.json()) == (404, {"message": "manifest unknown: manifest unknown"})
     for header, status in (("", 500), (base64.b64encode(b'{"username":"me","password":"x"}').decode(), 401)):
-        assert engine.request("GET", f"/distribution/{name}:1/json", headers={"X-Registry-Auth": header}).status == status
+        answer = engine.request("GET", f"/distribution/{name}:1/json", headers={"X-Registry-Auth": header})
+        assert answer.status == status
     token = base64.b64encode(b'{"registrytoken":"x"}').decode()
     assert engine.request("GET", f"/distribution/{name}:1/json", headers={"X-Registry-Auth": token}).status == 501
 

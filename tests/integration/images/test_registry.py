@@ -105,7 +105,7 @@ def test_there_and_back(shelf: Shelf, registry: str) -> None:
     )
     load(shelf, each)
     said: list[dict[str, object]] = []
-    shelf.images.push(name, "1", progress=said.append)
+    shelf.images.registries.push(name, "1", progress=said.append)
     text = get_manifest(registry, "team/app", "1")
     assert f"1: digest: {make.digest(text)} size: {len(text)}" in statuses(said)
     assert shelf.images.resolve(each.id).digests == (f"{name}@{make.digest(text)}",)
@@ -113,7 +113,7 @@ def test_there_and_back(shelf: Shelf, registry: str) -> None:
     assert shelf.images.count() == 0
 
     said = []
-    assert shelf.images.pull(name, "1", progress=said.append) == each.id
+    assert shelf.images.registries.pull(name, "1", progress=said.append) == each.id
     told = statuses(said)
     assert told[0] == "Pulling from team/app"
     assert told[-2:] == [f"Digest: {make.digest(text)}", f"Status: Downloaded newer image for {name}:1"]
@@ -127,9 +127,9 @@ def test_there_and_back(shelf: Shelf, registry: str) -> None:
     ]  # fmt: skip
 
     said = []
-    shelf.images.pull(name, "1", progress=said.append)
+    shelf.images.registries.pull(name, "1", progress=said.append)
     assert statuses(said)[-1] == f"Status: Image is up to date for {name}:1"
-    shelf.images.push(name, "1")
+    shelf.images.registries.push(name, "1")
     assert get_manifest(registry, "team/app", "1") == text
     assert shelf.on_disk() == (4, 2, 0)
 
@@ -138,10 +138,10 @@ def test_by_digest(shelf: Shelf, registry: str) -> None:
     name = f"{registry}/by-digest"
     each = make.image([make.layer([make.file_entry("a")])], tags=[f"{name}:1"])
     load(shelf, each)
-    shelf.images.push(name, "1")
+    shelf.images.registries.push(name, "1")
     digest = make.digest(get_manifest(registry, "by-digest", "1"))
     shelf.images.remove(each.id)
-    assert shelf.images.pull(name, digest) == each.id
+    assert shelf.images.registries.pull(name, digest) == each.id
     assert [(listed.tags, listed.digests) for listed in shelf.images.list()] == [((), (f"{name}@{digest}",))]
 
 
@@ -153,7 +153,7 @@ def test_the_image_for_this_machine_is_chosen(shelf: Shelf, registry: str) -> No
     load(shelf, mine, theirs)
     entries = []
     for tag, architecture in (("theirs", other), ("mine", make.architecture())):
-        shelf.images.push(name, tag)
+        shelf.images.registries.push(name, tag)
         text = get_manifest(registry, "many", tag)
         platform = {"os": "linux", "architecture": architecture}
         entries.append({"mediaType": MANIFEST, "digest": make.digest(text), "size": len(text), "platform": platform})
@@ -161,24 +161,24 @@ def test_the_image_for_this_machine_is_chosen(shelf: Shelf, registry: str) -> No
     put_manifest(registry, "many", "none", {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries[:1]}, INDEX)
     for each in (mine, theirs):
         shelf.images.remove(each.id)
-    assert shelf.images.pull(name, "all") == mine.id
-    assert shelf.images.pull(name, "all", platform=f"linux/{other}") == theirs.id
+    assert shelf.images.registries.pull(name, "all") == mine.id
+    assert shelf.images.registries.pull(name, "all", platform=f"linux/{other}") == theirs.id
     with pytest.raises(NotFound, match="no matching manifest for linux/"):
-        shelf.images.pull(name, "none")
+        shelf.images.registries.pull(name, "none")
     said: list[dict[str, object]] = []
-    shelf.images.pull(name, "theirs", platform=f"linux/{make.architecture()}", progress=said.append)
+    shelf.images.registries.pull(name, "theirs", platform=f"linux/{make.architecture()}", progress=said.append)
     assert "does not match the specified platform" in statuses(said)[-1]
-    assert shelf.images.pull(name, "theirs") == theirs.id  # Docker takes a single image as it is
+    assert shelf.images.registries.pull(name, "theirs") == theirs.id  # Docker takes a single image as it is
 
 
 def test_what_is_not_there(shelf: Shelf, registry: str) -> None:
     with pytest.raises(NotFound) as missing:
-        shelf.images.pull(f"{registry}/nope", "1")
+        shelf.images.registries.pull(f"{registry}/nope", "1")
     assert str(missing.value) == f"manifest for {registry}/nope:1 not found: manifest unknown: manifest unknown"
     with pytest.raises(System, match=r'Get "http://127\.0\.0\.1:1/v2/": dial tcp .*: connection refused'):
-        shelf.images.pull("127.0.0.1:1/x", "1")
+        shelf.images.registries.pull("127.0.0.1:1/x", "1")
     with pytest.raises(NotFound, match="An image does not exist locally with the tag"):
-        shelf.images.push(f"{registry}/nope")
+        shelf.images.registries.push(f"{registry}/nope")
     assert shelf.on_disk() == (0, 0, 0)
 
 
@@ -189,14 +189,14 @@ def test_a_layer_that_is_not_what_the_configuration_says(shelf: Shelf, registry:
     load(shelf, good, bad)
     manifests = []
     for tag in ("1", "2"):
-        shelf.images.push(name, tag)
+        shelf.images.registries.push(name, tag)
         manifests.append(json.loads(get_manifest(registry, "lies", tag)))
     manifests[0]["layers"] = manifests[1]["layers"]
     put_manifest(registry, "lies", "3", manifests[0], MANIFEST)
     for each in (good, bad):
         shelf.images.remove(each.id)
     with pytest.raises(EngineError, match="invalid diffID for layer 0"):
-        shelf.images.pull(name, "3")
+        shelf.images.registries.pull(name, "3")
     assert (shelf.images.count(), shelf.on_disk()) == (0, (0, 0, 0))
 
 
@@ -207,14 +207,14 @@ def test_credentials(shelf: Shelf, tool: Callable[[str], Path], tmp_path_factory
         each = make.image([make.layer([make.file_entry("a")])], tags=[f"{address}/a:1"])
         load(shelf, each)
         me = Credentials("me", "secret")
-        with pytest.raises(System, match="^no basic auth credentials$"):
-            shelf.images.push(f"{address}/a", "1")
-        shelf.images.push(f"{address}/a", "1", credentials=me)
+        with pytest.raises(System, match=r"^no basic auth credentials$"):
+            shelf.images.registries.push(f"{address}/a", "1")
+        shelf.images.registries.push(f"{address}/a", "1", credentials=me)
         shelf.images.remove(each.id)
-        with pytest.raises(System, match=f'Head "http://{address}/v2/a/manifests/1": no basic auth credentials'):
-            shelf.images.pull(f"{address}/a", "1")
-        with pytest.raises(Unauthorized, match="^unauthorized: authentication required$"):
-            shelf.images.pull(f"{address}/a", "1", credentials=Credentials("me", "wrong"))
+        with pytest.raises(System, match=rf'^Head "http://{address}/v2/a/manifests/1": no basic auth credentials$'):
+            shelf.images.registries.pull(f"{address}/a", "1")
+        with pytest.raises(Unauthorized, match=r"^unauthorized: authentication required$"):
+            shelf.images.registries.pull(f"{address}/a", "1", credentials=Credentials("me", "wrong"))
         with pytest.raises(Unsupported, match="registry token"):
-            shelf.images.pull(f"{address}/a", "1", credentials=Credentials(registry_token="t"))
-        assert shelf.images.pull(f"{address}/a", "1", credentials=me) == each.id
+            shelf.images.registries.pull(f"{address}/a", "1", credentials=Credentials(registry_token="t"))
+        assert shelf.images.registries.pull(f"{address}/a", "1", credentials=me) == each.id

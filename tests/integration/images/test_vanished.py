@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -56,7 +56,7 @@ def leave_at(text: str) -> Callable[[dict[str, object]], None]:
 class Odd(http.server.BaseHTTPRequestHandler):
     """A registry with one image, in whose blobs something is wrong: they stall, end early or are others'."""
 
-    blobs: dict[str, bytes] = {}
+    blobs: ClassVar[dict[str, bytes]] = {}
     manifest = b""
     fault = ""
 
@@ -71,7 +71,7 @@ class Odd(http.server.BaseHTTPRequestHandler):
         else:
             self.send_error(404)
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 - its caller's name
 
     def _blob(self, data: bytes) -> None:
         big = len(data) > 100_000
@@ -127,7 +127,7 @@ def odd_registry(fault: str) -> Iterator[tuple[str, make.TestImage]]:
 def test_nothing_wrong(shelf: Shelf, tool: Callable[[str], Path]) -> None:
     tool("skopeo")
     with odd_registry("") as (address, image):
-        assert shelf.images.pull(f"{address}/x") == image.id
+        assert shelf.images.registries.pull(f"{address}/x") == image.id
     assert shelf.on_disk() == (4, 2, 0)
 
 
@@ -140,7 +140,7 @@ def test_pull(shelf: Shelf, tool: Callable[[str], Path], fault: str, at: str, er
     tool("skopeo")
     began = time.monotonic()
     with odd_registry(fault) as (address, _), pytest.raises(error):
-        shelf.images.pull(f"{address}/x", progress=leave_at(at))
+        shelf.images.registries.pull(f"{address}/x", progress=leave_at(at))
     assert (shelf.images.count(), shelf.on_disk()) == (0, (0, 0, 0))
     assert time.monotonic() - began < 10
 
@@ -151,7 +151,7 @@ def test_what_is_here_is_not_fetched(shelf: Shelf, tool: Callable[[str], Path]) 
     shelf.images.load(io.BytesIO(make.docker_archive([base])))
     said: list[dict[str, object]] = []
     with odd_registry("other") as (address, image):  # the layer that is here would come wrong
-        assert shelf.images.pull(f"{address}/x", progress=said.append) == image.id
+        assert shelf.images.registries.pull(f"{address}/x", progress=said.append) == image.id
     told = [(message["status"], message.get("id")) for message in said if message.get("id") != "latest"]
     assert told[0] == ("Already exists", make.digest(NOISE)[7:19])
     assert list(dict.fromkeys(status for status, _ in told[1:-2])) == [
@@ -188,9 +188,9 @@ def test_a_registry_that_is_not_there_any_more(shelf: Shelf) -> None:
     base = make.image([NOISE], tags=["127.0.0.1:1/base:1"])
     shelf.images.load(io.BytesIO(make.docker_archive([base])))
     with pytest.raises(System, match="connection refused"):
-        shelf.images.push("127.0.0.1:1/base", "1")
+        shelf.images.registries.push("127.0.0.1:1/base", "1")
     with pytest.raises(NotFound, match=r"^tag does not exist: 127\.0\.0\.1:1/base:2$"):
-        shelf.images.push("127.0.0.1:1/base", "2")
+        shelf.images.registries.push("127.0.0.1:1/base", "2")
     assert shelf.on_disk() == (2, 1, 0)
 
 
