@@ -24,7 +24,6 @@ packages_run=(
     golang-github-containers-common   # seccomp profile, registry configuration
     catatonit                         # docker run --init
     libnftables1 nftables iproute2    # networks
-    aardvark-dns                      # names on user-defined networks
     busybox-static                    # an image without a registry
     util-linux mount                  # nsenter, unshare, losetup
     tar gzip bzip2 xz-utils zstd      # unpacking layers, however they are compressed
@@ -81,6 +80,13 @@ install_runc() {
         fi
     done
     install_missing runc
+}
+
+# docker build. The engine does without, so what stands in its way stops nothing else.
+install_buildah() {
+    [ -z "$(command -v buildah)" ] || return 0
+    [ -n "$(command -v dpkg-query)" ] || { warn "buildah is missing: images cannot be built"; return 0; }
+    (install_missing buildah) || warn "without buildah images cannot be built; everything else works"
 }
 
 system_packages() {
@@ -147,11 +153,12 @@ case $goal in
             system_packages "${packages_unit[@]}"
         fi
         ;;&
-    run) system_packages "${packages_run[@]}" && install_runc && make_venv requirements/runtime.txt ;;
+    run) system_packages "${packages_run[@]}" && install_runc && install_buildah && make_venv requirements/runtime.txt ;;
     unit) make_venv requirements/runtime.txt requirements/dev.txt ;;
     test | bench)
         system_packages "${packages_run[@]}" "${packages_test[@]}"
         install_runc
+        install_buildah
         make_venv requirements/runtime.txt requirements/dev.txt requirements/test.txt
         scripts/peers.sh clients
         if [ -n "$(command -v dpkg)" ]; then

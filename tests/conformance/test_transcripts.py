@@ -16,8 +16,7 @@ from tests.support.transcript import Player
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.transcript"))
 
 # What our engine cannot do yet: the transcript is Docker's word on how it shall be.
-PENDING = {
-}
+PENDING: dict[str, str] = {}
 
 pytestmark = [pytest.mark.kernel, pytest.mark.transcript]
 

@@ -157,13 +157,16 @@ class Engine:
             self._holder.wait()
 
     def _kill_leftovers(self) -> None:
-        """Kill what is left in our cgroups, and monitors that name our folder."""
+        """Kill what is left in our cgroups, and monitors and attendants that name our folder."""
         own = str(self.folder).encode()
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
             with contextlib.suppress(OSError):
-                monitor = (entry / "comm").read_text().startswith("conmon") and own in (entry / "cmdline").read_bytes()
+                words = (entry / "cmdline").read_bytes()
+                monitor = (own in words and (entry / "comm").read_text().startswith("conmon")) or (
+                    own + b"/run/attendant" in words
+                )
                 if monitor or self.cgroup_parent + "/" in (entry / "cgroup").read_text():
                     os.kill(int(entry.name), signal.SIGKILL)
         for root in Path("/sys/fs/cgroup").glob(f"*{self.cgroup_parent}"):

@@ -21,7 +21,7 @@ RANKS = {
     "api": 5, "client": 5, "webui": 5,
     "wire": 4, "containers": 4, "builder": 4,
     "volumes": 3, "images": 3, "runtime": 3, "network": 3,
-    "plugins": 2, "csi": 2,
+    "plugins": 2, "csi": 2, "attendant": 2,
     "store": 1,
     "kernel": 0, "process": 0, "errors": 0, "config": 0, "events": 0, "locks": 0, "log": 0, "faults": 0,
     "__init__": 0,

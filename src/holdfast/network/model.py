@@ -80,6 +80,9 @@ class Upstream:
     servers: tuple[str, ...] = ()
 
 
+NOBODY_IN_PARTICULAR = Upstream()
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A container's place in a network.

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from holdfast import log
+from holdfast.attendant.document import Document, Membership
 from holdfast.config import Config
 from holdfast.errors import EngineError
 from holdfast.events import EventBus
@@ -20,6 +21,7 @@ from holdfast.network.bridges import Bridges
 from holdfast.network.endpoints import Endpoints
 from holdfast.network.making import NetworkMaker
 from holdfast.network.model import (
+    NOBODY_IN_PARTICULAR,
     Endpoint,
     EndpointRequest,
     NetworkInfo,
@@ -28,6 +30,7 @@ from holdfast.network.model import (
     Upstream,
     published_ports,
 )
+from holdfast.network.names import Names
 from holdfast.network.namespaces import Namespaces
 from holdfast.network.networks import BRIDGE, BUILT_IN, NetworkCatalogue
 from holdfast.network.segment import OPTION_PREFIX
@@ -50,6 +53,7 @@ class Network:
         self._bridges = Bridges(config, self._networks)
         self._endpoints = Endpoints(store.networks, self._networks, self._bridges)
         self._maker = NetworkMaker(store, self._networks, self._bridges)
+        self._names = Names(config.run_root)
 
     # --- start and end of the engine
 
@@ -63,19 +67,26 @@ class Network:
         """
         self._maker.restore()
         self._endpoints.restore(live, wanted)
+        self._names.restore(
+            [found for key, netns in live.items() if (found := self._document(key, netns, self._names.servers_of(key)))]
+        )
         self._namespaces.keep_only(live.keys())
 
     def warm_up(self) -> None:
         """Load what the first container would otherwise wait for; some 10 ms, so not on the way to the first answer."""
         self._bridges.warm_up()
+        if self._networks.own():
+            self._names.warm_up()
 
     def close(self) -> None:
         """Finish what is under way and let go of the kernel; networks and endpoints stay."""
+        self._names.close()
         self._bridges.close()
         self._endpoints.close()
 
     def remove_all(self) -> None:
         """Remove bridges, table, rules in other tables, pairs and namespaces, without trace. Raises System."""
+        self._names.end()
         self._endpoints.forget_all()
         self._bridges.remove()
         self._namespaces.keep_only(())
@@ -119,7 +130,7 @@ class Network:
         *,
         name: str = "",
         ports: Sequence[PortRequest] = (),
-        upstream: Upstream | None = None,
+        upstream: Upstream = NOBODY_IN_PARTICULAR,
     ) -> Sequence[Endpoint]:
         """Join a container that is about to start to its networks and publish its ports; all of it or nothing.
 
@@ -130,6 +141,12 @@ class Network:
         cannot publish ports or no address is left.
         """
         records = self._endpoints.connect_all(container_id, netns, name, requests, ports)
+        try:
+            self._serve_names(container_id, netns, upstream.servers)
+        except EngineError:
+            for record in records:
+                self._endpoints.disconnect(record)
+            raise
         for record in records:
             self._publish_event("connect", self._networks.find(record.network_id), container_id)
         return [self._endpoint(record) for record in records]
@@ -142,13 +159,18 @@ class Network:
         *,
         name: str,
         ports: Sequence[PortRequest] = (),
-        upstream: Upstream | None = None,
+        upstream: Upstream = NOBODY_IN_PARTICULAR,
     ) -> Endpoint:
         """Join a running container to one more network; its default route and `ports` go where they belong then.
 
         Raises as `connect_all` does; nothing changes then.
         """
         record = self._endpoints.connect_more(container_id, netns, name, request, ports)
+        try:
+            self._serve_names(container_id, netns, upstream.servers)
+        except EngineError:
+            self._endpoints.leave_one(record, netns)
+            raise
         return self._endpoint(record)
 
     def tell_connected(self, container_id: str, network: str) -> None:
@@ -160,6 +182,7 @@ class Network:
 
         The pairs of cards are removed in the background. A container that is in no network is no error.
         """
+        self._names.drop(container_id)
         for record in self._endpoints.of(container_id):
             self._endpoints.disconnect(record)
             self._publish_event("disconnect", self._networks.find(record.network_id), container_id)
@@ -173,6 +196,8 @@ class Network:
         for record in self._endpoints.of(container_id):
             if record.network_id == found.id:
                 self._endpoints.leave_one(record, netns)
+        known = self._names.get(container_id)
+        self._serve_names(container_id, netns, known.servers if known else ())
         self._publish_event("disconnect", found, container_id)
 
     def tell_disconnected(self, container_id: str, network: str) -> None:
@@ -190,8 +215,11 @@ class Network:
         return [self._endpoint(record) for record in self._endpoints.of(container_id)]
 
     def rename(self, container_id: str, name: str, old: str = "") -> None:
-        """Take note of a container's new name; in no network is no error."""
+        """Take note of a container's new name; in no network is no error. Raises System."""
         self._endpoints.rename(container_id, name, old)
+        known = self._names.get(container_id)
+        if known is not None:
+            self._serve_names(container_id, Path(known.namespace), known.servers)
 
     # --- networks
 
@@ -277,6 +305,30 @@ class Network:
         return files.own_hosts_lines(hostname, domainname, addresses)
 
     # --- inside
+
+    def _serve_names(self, container_id: str, netns: Path, servers: tuple[str, ...]) -> None:
+        """Have a container find others and be found, as far as its networks have names. Raises System."""
+        wanted = self._document(container_id, netns, servers)
+        if wanted is None:
+            self._names.drop(container_id)
+        else:
+            self._names.serve(wanted)
+
+    def _document(self, container_id: str, netns: Path, servers: tuple[str, ...]) -> Document | None:
+        """Give what the attendant is to know of a container, None for one in no network with names."""
+        memberships = []
+        for record in self._endpoints.of(container_id):
+            network = self._networks.find(record.network_id)
+            if record.device and network.name not in BUILT_IN:
+                names = record.names or (record.container_name,)
+                addresses = tuple(filter(None, (record.address, record.address6)))
+                memberships.append(Membership(network.id, network.name, names, addresses))
+        if not memberships:
+            return None
+        outside = any(
+            not self._networks.find(record.network_id).settings.internal for record in self._endpoints.of(container_id)
+        )
+        return Document(container_id, str(netns), tuple(memberships), servers, outside)
 
     def _info(self, record: NetworkRecord) -> NetworkInfo:
         settings, options = record.settings, dict(record.settings.options)
