@@ -46,9 +46,11 @@ async function main() {
   const done = await server.exec(["sh", "-c", "echo inside; echo wrong >&2; exit 3"]);
   assert.deepEqual([done.exitCode, done.stdout, done.stderr], [3, "inside\n", "wrong\n"]);
   console.log("exec");
+  const alive = setInterval(() => {}, 1000); // this stream alone does not keep node running
   const logs = await server.logs({ tail: 1 });
   assert.match((await once(logs, "data")).toString(), /ready to serve/);
   logs.destroy();
+  clearInterval(alive);
   console.log("logs");
   assert.equal((await server.exec(["cat", "/tmp/before"])).output, "copied before\n");
   await server.copyFilesToContainer([{ source: path.join(folder, "page.html"), target: "/tmp/page.html" }]);
