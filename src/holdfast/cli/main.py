@@ -34,6 +34,7 @@ _CONTAINER = {
     "wait": Entry("holdfast.cli.lifecycle:wait", "Block until one or more containers stop, print their exit codes"),
 }
 _IMAGE = {
+    "build": Entry("holdfast.cli.build:build", "Build an image from a Dockerfile"),
     "history": Entry("holdfast.cli.image:history", "Show the history of an image"),
     "import": Entry("holdfast.cli.image_archive:import_", "Make an image of a tarball of a root file system"),
     "load": Entry("holdfast.cli.image_archive:load", "Load images from a tar archive or stdin"),
@@ -95,6 +96,14 @@ image = LazyGroup(
     },
     help="Manage images.",
 )
+builder = LazyGroup(
+    "builder",
+    {
+        "build": Entry("holdfast.cli.build:build", "Build an image from a Dockerfile"),
+        "prune": Entry("holdfast.cli.build:prune", "Remove build cache"),
+    },
+    help="Manage builds.",
+)
 system = LazyGroup(
     "system",
     {**_SYSTEM, "df": Entry("holdfast.cli.system_df:df", "Show disk usage")},
@@ -105,6 +114,7 @@ _ROOT = {
     "volume": Entry("holdfast.cli.main:volume", "Manage volumes"),
     "container": Entry("holdfast.cli.main:container", "Manage containers"),
     "image": Entry("holdfast.cli.main:image", "Manage images"),
+    "builder": Entry("holdfast.cli.main:builder", "Manage builds"),
     "system": Entry("holdfast.cli.main:system", "Manage the engine"),
     **_CONTAINER,
     "ps": Entry("holdfast.cli.ps:ps", "List containers"),
@@ -228,7 +238,7 @@ def _counted(number: int) -> str:
     return f"{number} argument" if number == 1 else f"{number} arguments"
 
 
-__all__ = ["container", "image", "main", "root", "system", "trash", "volume"]
+__all__ = ["builder", "container", "image", "main", "root", "system", "trash", "volume"]
 
 if __name__ == "__main__":
     sys.exit(main())

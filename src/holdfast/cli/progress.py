@@ -12,7 +12,11 @@ from holdfast.client import ClientError, Document
 
 
 class StreamFailed(ClientError):
-    """The work failed after the engine had begun to answer; its last message says why."""
+    """The work failed after the engine had begun to answer; its last message says why. `code` is a program's, or 0."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def show_progress(messages: Iterable[Document], out: TextIO | None) -> list[Document]:
@@ -25,7 +29,8 @@ def show_progress(messages: Iterable[Document], out: TextIO | None) -> list[Docu
     on_terminal = out is not None and out.isatty()
     for message in messages:
         if message.raw.get("error") or message.raw.get("errorDetail"):
-            raise StreamFailed(message.document("errorDetail").text("message") or message.text("error"))
+            detail = message.document("errorDetail")
+            raise StreamFailed(detail.text("message") or message.text("error"), detail.number("code"))
         if "aux" in message.raw:
             data.append(message.document("aux"))
         elif out is None:

@@ -23,6 +23,7 @@ _CONTROLLERS = ("cpu", "memory", "pids")
 _PROGRAMS = {
     "conmon": ("conmon", True, "containers cannot be started"),
     "skopeo": ("skopeo", False, "images cannot be pulled"),
+    "buildah": ("buildah", False, "images cannot be built"),
     "tar": ("tar", True, "images cannot be unpacked"),
     "gzip": ("gzip", True, "compressed images cannot be loaded"),
     "zstd": ("zstd", False, "images compressed with zstd cannot be loaded"),
