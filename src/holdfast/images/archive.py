@@ -22,7 +22,7 @@ from holdfast.images import reference
 from holdfast.images.model import is_digest
 from holdfast.images.platforms import Platform, choose
 from holdfast.images.tarstream import CHUNK, Readable, TarStream, normal_name
-from holdfast.images.unpack import compression_of, decompressed
+from holdfast.images.unpack import Room, compression_of, decompressed
 
 METADATA_MAX_BYTES: Final = 8 << 20
 _LINKS_MAX: Final = 16
@@ -122,9 +122,10 @@ def read_archive(stream: Readable, workspace: Path, received: Callable[[int], No
     replay = _Replay(head, stream)
     if not compression:
         return _read_members(replay, workspace, received)
-    packed = workspace / "archive"
+    packed, room = workspace / "archive", Room(workspace)
     with packed.open("wb") as out:
         while data := replay.read(CHUNK):
+            room.take(len(data))
             out.write(data)
     with decompressed(packed, compression) as plain:
         archive = _read_members(plain, workspace, received)
@@ -189,7 +190,7 @@ def tag_of(text: str) -> reference.Reference:
 def _read_members(stream: Readable, workspace: Path, received: Callable[[int], None]) -> Archive:
     files: dict[str, StoredMember] = {}
     links: dict[str, str] = {}
-    tar = TarStream(stream)
+    tar, room = TarStream(stream), Room(workspace)
     for member in tar:
         if member.kind == "link":
             links[member.name] = member.target
@@ -200,6 +201,7 @@ def _read_members(stream: Readable, workspace: Path, received: Callable[[int], N
 
                 def keep(data: bytes, digest: Any = digest, write: Callable[[bytes], object] = out.write) -> None:
                     digest.update(data)
+                    room.take(len(data))
                     write(data)
                     received(len(data))
 

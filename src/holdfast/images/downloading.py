@@ -19,6 +19,7 @@ from holdfast.images.intake import LayerBlob
 from holdfast.images.model import chain_ids
 from holdfast.images.progress import Progress, Throttled, layer_status
 from holdfast.images.skopeo import Credentials
+from holdfast.images.unpack import check_room
 from holdfast.store.images import ImageTable
 
 _PARALLEL: Final = 3
@@ -100,6 +101,7 @@ class Downloader:
         return LayerBlob(path, digest, size_bytes)
 
     def _fetch_all(self, missing: Sequence[Wanted]) -> None:
+        check_room(self._workspace, sum(layer.size_bytes for layer in missing))
         for layer in missing[_PARALLEL:]:
             self._progress(layer_status("Waiting", layer.short_id))
         with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="fetch") as pool:

@@ -24,13 +24,12 @@ from holdfast.images.model import Image, format_time, parse_config
 from holdfast.images.platforms import Platform, parse_platform, platform_of
 from holdfast.images.progress import Progress, Throttled
 from holdfast.images.tarstream import CHUNK, Readable
-from holdfast.images.unpack import check_room, compression_of, decompressed
+from holdfast.images.unpack import Room, compression_of, decompressed
 from holdfast.store.images import LayerRecord
 
 _EMPTY_TAR_BYTES = 1024
 _FETCH_TIMEOUT_S = 60.0
 _SAID_BYTES = 2000
-_ROOM_CHECK_BYTES = 64 << 20
 _EMPTY_TAR = f"sha256:{hashlib.sha256(bytes(_EMPTY_TAR_BYTES)).hexdigest()}"
 
 Source = Callable[[Callable[[bytes], object]], object]
@@ -130,9 +129,6 @@ def _fetch(url: str, write: Callable[[bytes], object], progress: Progress) -> No
     Raises NotFound, System for anything but a complete answer. A server that never ends fills no more than the disk's
     reserve allows. Source: Docker Engine, `remotecontext.GetWithStatusError`.
     """
-    scheme = url.partition("://")[0].lower()
-    if scheme not in ("http", "https"):
-        raise System(f'Get "{url}": unsupported protocol scheme "{scheme if "://" in url else ""}"')
     with web.opened(url, timeout_s=_FETCH_TIMEOUT_S, follow=True) as response:
         if response.status != HTTPStatus.OK:
             said = response.read(_SAID_BYTES).decode(errors="replace").strip()
@@ -161,16 +157,14 @@ def _store(source: Source, workspace: Path) -> tuple[LayerBlob, str]:
     digest = hashlib.sha256()
     with path.open("wb") as out:
 
-        size = unchecked = 0
+        room = Room(workspace)
+        size = 0
 
         def keep(data: bytes) -> None:
-            nonlocal size, unchecked
+            nonlocal size
             digest.update(data)
             size += len(data)
-            unchecked += len(data)
-            if unchecked > _ROOM_CHECK_BYTES:
-                check_room(workspace, unchecked)
-                unchecked = 0
+            room.take(len(data))
             out.write(data)
 
         source(keep)

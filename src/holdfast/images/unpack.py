@@ -243,14 +243,11 @@ def _pump(plain: IO[bytes], tar: subprocess.Popen[bytes], destination: Path) -> 
     """Feed tar what `plain` gives and digest it in passing, to the end even if tar is content before that."""
     digest = hashlib.sha256()
     assert tar.stdin is not None
-    unchecked = 0
+    room = Room(destination)
     with plain, contextlib.suppress(BrokenPipeError), tar.stdin as sink:
         while data := plain.read(CHUNK):
             digest.update(data)
-            unchecked += len(data)
-            if unchecked > _FREE_CHECK_BYTES:
-                check_room(destination, unchecked)
-                unchecked = 0
+            room.take(len(data))
             try:
                 sink.write(data)
             except BrokenPipeError:
@@ -259,6 +256,21 @@ def _pump(plain: IO[bytes], tar: subprocess.Popen[bytes], destination: Path) -> 
                 while data := plain.read(CHUNK):
                     digest.update(data)
     return f"sha256:{digest.hexdigest()}"
+
+
+class Room:
+    """Looks now and then whether there is still room for what is written to a directory; see `check_room`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._unchecked = 0
+
+    def take(self, size_bytes: int) -> None:
+        """Say that so much is about to be written. Raises System when the disk would be too full."""
+        self._unchecked += size_bytes
+        if self._unchecked > _FREE_CHECK_BYTES:
+            check_room(self._directory, self._unchecked)
+            self._unchecked = 0
 
 
 def check_room(destination: Path, size_bytes: int) -> None:

@@ -17,13 +17,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, Any, Final, cast
 from urllib.parse import urlsplit
 
 from holdfast.errors import System
+from holdfast.images.skopeo import is_loopback
 
 CERTIFICATES: Final = (Path("/etc/docker/certs.d"), Path("/etc/containers/certs.d"))
 
+_SCHEMES: Final = ("http", "https")
 _ERRNO_TEXTS: Final = {
     errno.ECONNREFUSED: "connection refused",
     errno.ENETUNREACH: "network is unreachable",
@@ -53,9 +55,14 @@ def opened(
     with `follow`, since headers go with them. Raises Unreachable in the words of Docker's own HTTP client.
     """
     method = "Get" if data is None else "Post"
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=tls_context(url, verify=verify))]
-    if not follow:
-        handlers.append(_NoRedirection())
+    if urlsplit(url).scheme not in _SCHEMES:
+        raise Unreachable(f'{method} "{url}": unsupported protocol scheme "{urlsplit(url).scheme}"')
+    handlers: list[urllib.request.BaseHandler] = [
+        urllib.request.HTTPSHandler(context=tls_context(url, verify=verify)),
+        _Redirections() if follow else _NoRedirection(),
+    ]
+    if is_loopback(urlsplit(url).netloc):
+        handlers.append(urllib.request.ProxyHandler({}))
     opener = urllib.request.build_opener(*handlers)
     request = urllib.request.Request(url, data=data, headers={"User-Agent": "holdfast", **(headers or {})})
     try:
@@ -88,6 +95,18 @@ def tls_context(url: str, *, verify: bool) -> ssl.SSLContext:
         except OSError as error:
             raise System(f"read certificates of {folder}: {error}") from error
     return context
+
+
+class _Redirections(urllib.request.HTTPRedirectHandler):
+    """Follows within HTTP and HTTPS alone."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """Give the request for the new place, None to stay with the redirection itself."""
+        if urlsplit(newurl).scheme not in _SCHEMES:
+            return None
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class _NoRedirection(urllib.request.HTTPRedirectHandler):

@@ -134,6 +134,22 @@ def test_there_and_back(shelf: Shelf, registry: str) -> None:
     assert shelf.on_disk() == (4, 2, 0)
 
 
+def test_a_client_that_goes_away_while_pushing(shelf: Shelf, registry: str) -> None:
+    name = f"{registry}/gone"
+    each = make.image([make.layer([make.file_entry("noise", os.urandom(5_000_000))])], tags=[f"{name}:1"])
+    load(shelf, each)
+
+    def leave(message: dict[str, object]) -> None:
+        if message["status"] == "Pushing":
+            raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError):
+        shelf.images.registries.push(name, "1", progress=leave)
+    assert (shelf.on_disk(), shelf.images.resolve(each.id).digests) == ((2, 1, 0), ())
+    with pytest.raises(NotFound):
+        shelf.images.registries.pull(name, "1")
+
+
 def test_by_digest(shelf: Shelf, registry: str) -> None:
     name = f"{registry}/by-digest"
     each = make.image([make.layer([make.file_entry("a")])], tags=[f"{name}:1"])
