@@ -24,6 +24,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bench.engines import Connection, Peer, machine, peers
+from bench.processor import group, spent_s
 from bench.storage import FIO, Parts, storage
 from tests.support.debian_images import CannotBuild
 from tests.support.engine import PROJECT
@@ -72,6 +73,8 @@ class Bench:
     engines: Sequence[Peer]
     disk: Path
     """The file system with the state of all engines."""
+    group: Path
+    """The control group of the engines, for what they spend."""
     rounds: int
     volumes: int
     rows: list[Row] = field(default_factory=list)
@@ -381,18 +384,13 @@ def checking(bench: Bench) -> None:
     for engine in bench.engines:
         for name in names:
             engine.docker("run", "-d", "--name", name, *check, "busybox", "sleep", "900")
+        ids = engine.docker("ps", "-q", "--no-trunc").split()
         time.sleep(10)
-        before = busy_s()
+        before, began = spent_s(bench.group, ids), time.monotonic()
         time.sleep(20)
-        spent[engine.name] = (busy_s() - before) / 20 * 100
+        spent[engine.name] = (spent_s(bench.group, ids) - before) / (time.monotonic() - began) * 100
         engine.docker("rm", "-f", *names)
     bench.row("100 containers, a health check each 10 s", "% of 1", spent, 1.0)
-
-
-def busy_s() -> float:
-    """Seconds of processor time that the machine has spent so far on anything at all. proc_stat(5)."""
-    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:])
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def storing(bench: Bench) -> None:
@@ -426,7 +424,7 @@ def main() -> int:
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     failed = 0
-    with peers(FOLDER, arguments.engines.split(",")) as (disk, engines):
+    with group() as place, peers(FOLDER, arguments.engines.split(",")) as (disk, engines):
         facts = machine() | {engine.name: engine.version() for engine in engines}
         facts["client"] = subprocess.run(
             [engines[0].client, "--version"], capture_output=True, text=True, check=True
@@ -434,7 +432,7 @@ def main() -> int:
         print("\n".join(f"{name}: {value}" for name, value in facts.items()), end="\n\n")
         heads = "".join(f"{engine.name:>12s}" for engine in engines)
         print(f"{'':44s}{'':8s}{heads}     ratio   budget", flush=True)
-        bench = Bench(engines, disk, arguments.n, arguments.volumes)
+        bench = Bench(engines, disk, place, arguments.n, arguments.volumes)
         for name in arguments.only.split(","):
             try:
                 GROUPS[name](bench)

@@ -38,7 +38,7 @@ def commands(engine: Engine, name: str) -> str:
 def test_health_outlives_the_engine_and_a_probe_does_not(fresh_engine: Engine) -> None:
     engine = fresh_engine
     engine.docker("run", "-d", "--name", "well", "--health-cmd", "echo fine", *CHECK, "busybox", "sleep", "1000")
-    hang = "test ! -e /hang || { sleep 4321 & setsid sleep 4322 & sleep 4323; }"
+    hang = "test ! -e /hang || { rm /hang; sleep 4321 & setsid sleep 4322 & sleep 4323; }"
     engine.docker("run", "-d", "--name", "hangs", "--health-cmd", hang, *CHECK, "busybox", "sleep", "1000")
     engine.docker("run", "-d", "--name", "held", "--health-cmd", "true", *CHECK, "busybox", "sleep", "1000")
     for name in ("well", "hangs", "held"):
@@ -59,7 +59,6 @@ def test_health_outlives_the_engine_and_a_probe_does_not(fresh_engine: Engine) -
     assert "432" not in commands(engine, "hangs"), "nothing is left of a probe that nobody waits for"
     last = found["Log"][-1]["Start"]
     wait_for(lambda: health(engine, "well")["Log"][-1]["Start"] > last)
-    engine.docker("exec", "hangs", "rm", "/hang")
     engine.docker("unpause", "held")
     wait_for(lambda: health(engine, "held")["Status"] == "healthy")
     wait_for(lambda: engine.call("GET", "/containers/hangs/json")["ExecIDs"] is None)

@@ -51,6 +51,7 @@ class _Probe:
     exec: Exec
     output: ProbeOutput
     started_at: datetime
+    deadline: int = -1
     expired: bool = False
     settled: bool = False
 
@@ -62,6 +63,7 @@ class _Watch:
     container: Container
     check: Check
     probe: _Probe | None = None
+    planned: int = -1
 
 
 class HealthMonitor:
@@ -95,17 +97,19 @@ class HealthMonitor:
         if check is not None and container.state.status == "running":
             self._rooms.runtime.end_disposable_execs(container.id)
             watch = self._open(container, check)
-            self._after(random.uniform(0, min(_TAKEOVER_S, check.interval_s)), self._probe, watch)
+            watch.planned = self._after(random.uniform(0, min(_TAKEOVER_S, check.interval_s)), self._probe, watch)
 
     def end(self, container: Container, *, kill: bool) -> None:
         """Look at a container no more; it counts as unhealthy, as in Docker. With `kill` waits for a probe's death."""
         with self._guard:
             watch = self._watches.pop(container.id, None)
             container.health = health.at_end(container.health)
-        if kill and watch is not None:
-            self._write(container)
-            if watch.probe is not None:
-                self._kill(watch.probe)
+        if watch is not None:
+            self._alarm.give_up(watch.planned)
+            if kill:
+                self._write(container)
+                if watch.probe is not None:
+                    self._kill(watch.probe)
 
     def close(self) -> None:
         """Make no more checks; probes that run are killed, containers go on."""
@@ -134,10 +138,10 @@ class HealthMonitor:
         state = watch.container.state
         ran_s = (now() - state.started_at).total_seconds() if state.started_at else 0.0
         delay_s = health.next_delay_s(watch.check, watch.container.health or Health(), ran_s)
-        self._after(delay_s, self._probe, watch)
+        watch.planned = self._after(delay_s, self._probe, watch)
 
-    def _after(self, delay_s: float, work: Callable[..., None], *arguments: object) -> None:
-        self._alarm.after(delay_s, lambda: self._submit(work, *arguments))
+    def _after(self, delay_s: float, work: Callable[..., None], *arguments: object) -> int:
+        return self._alarm.after(delay_s, lambda: self._submit(work, *arguments))
 
     def _submit(self, work: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the engine ends
@@ -166,13 +170,15 @@ class HealthMonitor:
         with self._guard:
             watch.probe = probe
             wanted = self._is_current(watch)
-        probe.exec.when_ended(lambda: self._submit(self._ended, watch, probe))
         if wanted:
-            self._after(watch.check.timeout_s, self._expire, watch, probe)
+            probe.deadline = self._after(watch.check.timeout_s, self._expire, watch, probe)
         else:
             self._kill(probe)
+        probe.exec.when_ended(lambda: self._submit(self._ended, watch, probe))
 
     def _ended(self, watch: _Watch, probe: _Probe) -> None:
+        if not probe.expired:
+            self._alarm.give_up(probe.deadline)
         text = self._reader.finish(probe.output)
         self._execs.let_go(probe.exec)
         self._execs.drop(probe.exec)

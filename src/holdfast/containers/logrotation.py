@@ -67,7 +67,7 @@ class LogRotator:
                 logger.warning("a log is not rotated", extra={"container": container.id, "error": error})
                 return
             self._logs[number] = found
-        self._look(found)
+        self._look(found, first=True)
 
     def end(self, container: Container) -> None:
         """Put in order what a container's monitor left, and look after its log no more. Harmless to repeat."""
@@ -110,10 +110,10 @@ class LogRotator:
             for found in due:
                 self._look(found)
 
-    def _look(self, found: _Log, *, ended: bool = False) -> None:
+    def _look(self, found: _Log, *, first: bool = False, ended: bool = False) -> None:
         reopen = None if ended else lambda: self._rooms.runtime.reopen_log(found.id)
         try:
-            full = logfiles.look(found.path, found.rotation, reopen)
+            full = logfiles.look(found.path, found.rotation, reopen, first=first)
         except (EngineError, OSError) as error:
             logger.debug("log not rotated", extra={"container": found.id, "error": error})
             return

@@ -10,7 +10,7 @@ file in the place of one that became far too big; thanks to its second name the 
 the next look of an engine makes it `.1`. So a log is bounded in any case, and loses something only if it runs full
 twice while no engine looks.
 
-Whoever opens several of these files or renames one holds `changing`.
+Whoever opens several of these files or renames one holds the log's lock.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ import io
 import os
 import re
 import shutil
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-changing = threading.Lock()
+from holdfast.locks import NamedLocks
+
+_locks = NamedLocks()
 
 SPARE: Final = ".spare"
 SLACK_BYTES: Final = 64 << 20
@@ -87,7 +88,7 @@ class LogFile:
 
 def open_all(path: Path) -> list[LogFile]:
     """The log and the files rotated away from it, oldest first; those that exist."""
-    with changing, contextlib.ExitStack() as undo:
+    with _locks.hold(os.fspath(path)), contextlib.ExitStack() as undo:
         found: list[LogFile] = []
         for file in [*(file for _, file in sorted(_rotated(path), reverse=True)), path]:
             with contextlib.suppress(FileNotFoundError):
@@ -97,13 +98,16 @@ def open_all(path: Path) -> list[LogFile]:
         return found
 
 
-def look(path: Path, rotation: Rotation, reopen: Callable[[], None] | None) -> Path | None:
+def look(
+    path: Path, rotation: Rotation, reopen: Callable[[], None] | None, *, first: bool = False
+) -> Path | None:
     """Rotate the log if it is due. `reopen` has conmon open a new file, None says that there is no conmon any more.
 
+    At the `first` look of an engine a log that is not there is one that the engine before had renamed and no more.
     Returns the file that is to be compressed, if any. Raises OSError, and what `reopen` raises; nothing is lost then.
     """
     spare = Path(f"{path}{SPARE}")
-    with changing:
+    with _locks.hold(os.fspath(path)):
         current, kept = _identity(path), _identity(spare)
         if kept is not None and (current is None or not os.path.samestat(current, kept)):
             _shift(path, rotation)
@@ -114,6 +118,8 @@ def look(path: Path, rotation: Rotation, reopen: Callable[[], None] | None) -> P
         if reopen is None:
             spare.unlink(missing_ok=True)
             return None
+        if first and current is None and _rotated(path):
+            reopen()
         if current is None or current.st_size < rotation.size_bytes:
             if kept is None and rotation.files > 1:
                 _link(path, spare)
@@ -123,7 +129,8 @@ def look(path: Path, rotation: Rotation, reopen: Callable[[], None] | None) -> P
         spare.unlink(missing_ok=True)
         _shift(path, rotation)
         os.rename(path, f"{path}.1")
-        reopen()
+        if not path.exists():                           # else conmon has begun a new file at this very moment
+            reopen()
     return Path(f"{path}.1") if rotation.compress else None
 
 
@@ -131,7 +138,7 @@ def begin(path: Path, rotation: Rotation | None) -> None:
     """Make a log ready for a container's start: a single file that is full makes room. Raises OSError."""
     if rotation is None or rotation.files > 1:
         return
-    with changing:
+    with _locks.hold(os.fspath(path)):
         current = _identity(path)
         if current is not None and current.st_size >= rotation.size_bytes:
             path.unlink()
@@ -149,8 +156,9 @@ def compress(file: Path) -> None:
         with gzip.open(fresh, "wb", compresslevel=6) as packed:
             shutil.copyfileobj(plain, packed, _COPY_BYTES)
         os.chmod(fresh, 0o600)
-        with changing:
-            for _, place in _rotated(file.with_suffix("")):
+        path = file.with_suffix("")
+        with _locks.hold(os.fspath(path)):
+            for _, place in _rotated(path):
                 found = _identity(place)
                 if found is not None and os.path.samestat(found, os.fstat(plain.fileno())):
                     os.rename(fresh, f"{place}.gz")

@@ -115,6 +115,18 @@ def test_a_single_file(tmp_path: Path) -> None:
     begin(path, Rotation(1000))
 
 
+def test_an_engine_that_died_between_rename_and_reopen(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write(path, range(40))
+    path.rename(f"{path}.1")
+    look(path, Rotation(1000, 2), path.touch)
+    assert names(tmp_path) == ["log.1"], "the monitor may be about to open it"
+    look(path, Rotation(1000, 2), path.touch, first=True)
+    assert names(tmp_path) == ["log", "log.1", "log.spare"]
+    look(tmp_path / "other", Rotation(1000, 2), path.unlink, first=True)
+    assert names(tmp_path) == ["log", "log.1", "log.spare"], "a container that has not written yet"
+
+
 def test_a_monitor_that_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "log"
     write(path, range(40))
