@@ -28,7 +28,7 @@ from pathlib import Path
 
 from holdfast import faults, log
 from holdfast.errors import InvalidParameter, NotFound, System
-from holdfast.kernel.mountinfo import read_mountinfo
+from holdfast.kernel.mountinfo import mount_at, read_mountinfo
 from holdfast.kernel.path import (
     RESOLVE_BENEATH,
     RESOLVE_NO_SYMLINKS,
@@ -194,13 +194,13 @@ class LocalDriver:
             self._mounts.setdefault(record.id, set()).add(mount_id)
 
     def hands(self, record: VolumeRecord) -> Hands:
-        """Give who may touch the volume's data."""
-        return self._workers if self.may_hang(record) else HERE
+        """Give who may touch the volume's data, once it is mounted."""
+        return self._workers if self.may_hang(record) and not self._is_of_pool(record) else HERE
 
     def open(self, record: VolumeRecord, subpath: str) -> Opened:
         """Open mounted data, or what lies at `subpath` in it. Raises NotFound, InvalidParameter, MountFailed, System.
         """
-        if not self.may_hang(record):
+        if self.hands(record) is HERE:
             return opened_here(subpaths.open_data(Path(self.mountpoint(record)), subpath))
         try:
             with self._volume(record) as directory:
@@ -442,6 +442,18 @@ class LocalDriver:
                     f"error removing volume path '{os.path.dirname(path)}': unlinkat {path}: device or resource busy",
                     hint=f"something else is mounted there: umount {path}",
                 )
+
+    def _is_of_pool(self, record: VolumeRecord) -> bool:
+        """Tell whether what is mounted is one directory of the pool's own file system, which hangs when we do."""
+        source = source_of(record.options)
+        if source is None or source.type != "none" or "rbind" in source.words:
+            return False
+        try:
+            mounted = mount_at(f"{os.path.realpath(self.volumes_root)}/{record.name}/{DATA}")
+        except OSError:
+            return False
+        ours = os.fstat(self._volumes_fd).st_dev
+        return mounted is not None and mounted.device == f"{os.major(ours)}:{os.minor(ours)}"
 
     def _gone(self, record: VolumeRecord) -> NotFound:
         return NotFound(
