@@ -7,6 +7,7 @@ from typing import Any
 
 from holdfast.api.container_shapes import create_request
 from holdfast.containers.settle import settle
+from holdfast.runtime import capabilities
 from holdfast.runtime.host import HostFacts
 from holdfast.wire import containers as wire
 from holdfast.wire.json import decode
@@ -26,7 +27,7 @@ def request(body: dict[str, Any]) -> Any:
 
 def test_defaults_are_those_of_docker() -> None:
     made = request({"Image": "x", "HostConfig": CLI_HOST})
-    facts = HostFacts("x86_64", (6, 1), False, frozenset(), frozenset())
+    facts = HostFacts("x86_64", (6, 1), False, frozenset(), frozenset(capabilities.DEFAULT))
     host_config, warnings = settle(made.host_config, facts, "crun", lambda name: name)
     assert warnings == ()
     shown = wire.encode_host_config(host_config)
