@@ -113,12 +113,14 @@ def _disk_usage(engine: Engine, asked: frozenset[str], api_version: tuple[int, i
         containers = summaries(engine, decode_filters(""), everything=True, limit=0, size=True)
     if "volume" in asked:
         volumes = [encode_usage(usage) for usage in engine.volumes.disk_usage()]
+    cache = engine.builds.usage() if "build-cache" in asked else None
     return encode_disk_usage(
         images=images,
         layers_size_bytes=0 if images is None else engine.images.layers_size(),
         containers=containers,
         volumes=volumes,
-        build_cache=encode_cache(engine.builds.usage()) if "build-cache" in asked else None,
+        build_cache=None if cache is None else encode_cache(cache),
+        builder_size_bytes=sum(record.size_bytes for record in cache or ()) if api_version < (1, 42) else 0,
     )
 
 

@@ -1,6 +1,7 @@
 """The build cache: buildah's store, layer by layer, as `system df` counts it and `builder prune` empties it.
 
     build-cache/overlay/<layer>/diff    the files of a layer of a build, or of a copied base image
+                holdfast-leftovers      a build was killed: buildah's working containers are still there
 
 buildah's own lists are not read, they differ between its versions; only this tree is, as containers-storage lays it
 out. What a running build may need is never removed.
@@ -22,6 +23,8 @@ from holdfast.kernel.path import owned_fd, tree_size_bytes
 
 logger = log.get(__name__)
 
+_LEFTOVERS = "holdfast-leftovers"
+"""A file of ours in buildah's store."""
 _LIMIT_PART = 10
 """The cache may take this part of its file system: a tenth."""
 
@@ -58,6 +61,23 @@ class Cache:
         finally:
             with self._guard:
                 self._users -= 1
+
+    def is_alone(self) -> bool:
+        """Whether at most one user is in its block now."""
+        return self._users <= 1
+
+    @property
+    def has_leftovers(self) -> bool:
+        """Whether a build ended without clearing away its working containers."""
+        return (self.store / _LEFTOVERS).exists()
+
+    def note_leftovers(self, *, there: bool = True) -> None:
+        """Remember that, also for the next engine; or that they are gone. Raises OSError."""
+        mark = self.store / _LEFTOVERS
+        if there and self.store.is_dir():
+            mark.touch(mode=0o600)
+        else:
+            mark.unlink(missing_ok=True)
 
     def has_image(self, image_id: str) -> bool:
         """Whether the store holds an image."""

@@ -23,7 +23,7 @@ from holdfast.builder.failures import BuildFailed, failure
 from holdfast.builder.model import BuildRequest
 from holdfast.builder.networking import Network, networked
 from holdfast.builder.transcript import Base, Transcript
-from holdfast.errors import InvalidParameter, NotFound, System
+from holdfast.errors import EngineError, InvalidParameter, NotFound, System
 from holdfast.images import reference
 from holdfast.images.files import remove_entry
 from holdfast.images.platforms import parse_platform
@@ -74,6 +74,7 @@ class Builds:
                 buildah.end(self._cgroup(intent.subject))
                 self._network.disconnect(intent.subject)
                 self._network.remove_namespace(intent.subject)
+                self._cache.note_leftovers()
                 self._intents.end(intent.id)
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self._folders):
@@ -99,6 +100,8 @@ class Builds:
             except BuildFailed as error:
                 messages.fail(error)
                 return ""
+            finally:
+                self._clear_leftovers(folder)
         self._cache.limit()
         return image_id
 
@@ -265,10 +268,23 @@ class Builds:
             transcript.end()
         except BaseException:
             running.kill()
+            self._cache.note_leftovers()
             raise
         finally:
             status = running.finish()
+        if status < 0 or stopped.is_set():
+            self._cache.note_leftovers()
         return status
+
+    def _clear_leftovers(self, folder: Path) -> None:
+        """Remove the working containers of builds that were killed, unless another build runs; failing is logged."""
+        if not self._cache.has_leftovers or not self._cache.is_alone():
+            return
+        try:
+            buildah.call(self._place(folder), self._program(), ["rm", "--all"])
+            self._cache.note_leftovers(there=False)
+        except (EngineError, OSError) as error:
+            logger.warning("working containers of builds stay", extra={"error": str(error)})
 
     def _take(self, image_id: str, folder: Path, known: Sequence[str]) -> str:
         """Bring an image from buildah's store into our own, unless it is there; `known` are diff ids of layers here."""

@@ -222,12 +222,14 @@ def encode_disk_usage(
     containers: Sequence[object] | None,
     volumes: Sequence[object] | None,
     build_cache: Sequence[object] | None,
+    builder_size_bytes: int = 0,
 ) -> dict[str, Any]:
-    """Give a SystemDataUsage; what was not asked for is null."""
+    """Give a SystemDataUsage; what was not asked for is null. `BuilderSize` is of API versions before 1.42."""
     return {
         "LayersSize": layers_size_bytes,
         "Images": images,
         "Containers": containers,
         "Volumes": volumes,
         "BuildCache": build_cache,
+        **({"BuilderSize": builder_size_bytes} if builder_size_bytes else {}),
     }

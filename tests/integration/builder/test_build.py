@@ -258,6 +258,8 @@ def test_a_client_that_vanishes_ends_its_build(engine: Engine, tmp_path: Path) -
         client.wait(10)
         wait_until(lambda: not running_programs(engine), "programs stay")
         assert_consistent(engine)
+        containers = engine.state_root / "build-cache" / "overlay-containers"
+        assert not [entry for entry in containers.iterdir() if entry.is_dir()], "working containers stay"
 
 
 def test_cancel_by_name(engine: Engine) -> None:
@@ -294,6 +296,7 @@ def test_builds_at_the_same_time_and_the_cache(engine: Engine) -> None:
     assert (usage["Images"], len(usage["BuildCache"]) > 1) == (None, True)
     size = sum(record["Size"] for record in usage["BuildCache"])
     assert size > 1_000_000
+    assert engine.call("GET", "/v1.41/system/df")["BuilderSize"] == size
     assert engine.request("POST", "/build/prune?keep-storage=x").status == 400
     assert engine.call("POST", "/build/prune?filters=" + quote('{"until":["24h"]}'))["SpaceReclaimed"] == 0
     pruned = engine.call("POST", "/build/prune?all=1")
@@ -301,6 +304,23 @@ def test_builds_at_the_same_time_and_the_cache(engine: Engine) -> None:
     assert engine.call("GET", "/system/df")["BuildCache"] == []
     assert run(engine, "many:0", "cat", "/n") == "0\n"
     assert "Using cache" not in said(messages(engine, "FROM many:0\nRUN true\n"))
+
+
+def test_our_command(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nARG A\nCOPY . /all\nRUN echo $A >/a; exit $B\n")
+    (tmp_path / ".dockerignore").write_text("left\n")
+    (tmp_path / "left").touch()
+    words = ("build", "-t", "ours:1", "--build-arg", "A=given", "--label", "l=v", "-m", "100m", str(tmp_path))
+    built = engine.holdfast(*words, "--iidfile", str(tmp_path / "id"))
+    assert built.stdout.endswith("Successfully tagged ours:1\n")
+    image = engine.call("GET", "/images/ours:1/json")
+    assert (image["Id"], image["Config"]["Labels"]) == ((tmp_path / "id").read_text(), {"l": "v"})
+    assert run(engine, "ours:1", "sh", "-c", "cat /a; ls /all") == "given\nDockerfile\n"
+    failed = engine.holdfast("build", "-q", "-", stdin=b"FROM busybox\nRUN exit 7\n", check=False)
+    assert (failed.returncode, failed.stderr) == (7, "The command '/bin/sh -c exit 7' returned a non-zero code: 7\n")
+    archive = context({"Dockerfile": "FROM busybox\n"})
+    assert engine.holdfast("build", "-q", "-", stdin=archive).stdout.startswith("sha256:")
+    assert "Total reclaimed space: " in engine.holdfast("builder", "prune", "-f").stdout
 
 
 def test_without_buildah(tmp_path: Path) -> None:
