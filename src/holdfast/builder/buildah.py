@@ -61,6 +61,16 @@ _FILES: Final = {
 # The shell waits until the process is in its control group; then nothing that it starts can be outside.
 _GATE: Final = ("/bin/sh", "-c", 'read -r _; exec "$@" </dev/null', "sh")
 _NAMESPACES: Final = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
+# Stands before the OCI runtime: hides from RUN what is hidden from containers, and buildah would show.
+RUNTIME: Final = "/runtime"
+_RUNTIME_SCRIPT: Final = """#!/bin/sh
+for word; do
+    case $previous in --bundle | -b) bundle=$word ;; esac
+    previous=$word
+done
+[ -z "$bundle" ] || sed -i 's|"maskedPaths":\\[|&{masked},|' "$bundle/config.json"
+exec {runtime} "$@"
+"""
 _QUICK_S: Final = 120.0
 _SLOW_S: Final = 3600.0
 _POLL_S: Final = 0.1
@@ -94,10 +104,17 @@ def find() -> Buildah:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """The OCI runtime that containers run with, and the file that it must not see filled, if any."""
+    """The OCI runtime that containers run with, the file that it must not see filled, and what it shall hide."""
 
     path: Path
     hide_controllers: Path | None
+    masked_paths: tuple[str, ...] = ()
+
+    @property
+    def script(self) -> str:
+        """What buildah calls in its place. Paths are our own and need no quoting."""
+        masked = ",".join(f'"{path}"' for path in self.masked_paths)
+        return _RUNTIME_SCRIPT.format(masked=masked, runtime=self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +147,7 @@ class Call:
         }  # fmt: skip
         sandbox = Sandbox(
             everything,
-            {**_FILES, **files},
+            {**_FILES, RUNTIME: runtime.script, **files},
             runtime.hide_controllers,
             {} if namespace is None else {NETWORK: namespace},
         )
@@ -237,7 +254,7 @@ def call(
 
 
 def build_arguments(
-    request: BuildRequest, runtime: Runtime, *, network: str, cgroup_parent: str, hosts: Sequence[str]
+    request: BuildRequest, *, network: str, cgroup_parent: str, hosts: Sequence[str]
 ) -> list[str]:
     """The arguments of `buildah build` for a request whose Dockerfile and images are in place. Pure.
 
@@ -245,7 +262,7 @@ def build_arguments(
     """
     words = [
         "build", "--layers", "--pull=never", "--format=docker", "--identity-label=false", "--force-rm",
-        "--isolation=oci", f"--runtime={runtime.path}", f"--cgroup-parent={cgroup_parent}", "--http-proxy=false",
+        "--isolation=oci", f"--runtime={RUNTIME}", f"--cgroup-parent={cgroup_parent}", "--http-proxy=false",
         f"--network={network if network in ('none', 'host') else f'ns:{network}'}", f"--file={DOCKERFILE}",
         "--skip-unused-stages=false",
     ]  # fmt: skip

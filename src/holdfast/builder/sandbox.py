@@ -70,7 +70,9 @@ def in_sandbox(place: Path, sandbox: Sandbox, work: Callable[[], T]) -> T:
         if sandbox.empty is not None:
             mount.bind("/dev/null", root / sandbox.empty.relative_to("/"), readonly=False)
         for inside, text in sandbox.files.items():
-            _path(root, inside).write_text(text)
+            path = _path(root, inside)
+            path.write_text(text)
+            path.chmod(0o755 if text.startswith("#!") else 0o644)
         for inside, (outside, writable) in sandbox.shown.items():
             _show(outside, _path(root, inside), readonly=not writable)
         for inside, holder in sandbox.namespaces.items():

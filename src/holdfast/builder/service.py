@@ -30,6 +30,7 @@ from holdfast.images.platforms import parse_platform
 from holdfast.images.progress import stream
 from holdfast.images.skopeo import Credentials
 from holdfast.locks import NamedLocks
+from holdfast.runtime.spec import MASKED_PATHS
 
 if TYPE_CHECKING:
     from holdfast.config import Config
@@ -233,7 +234,7 @@ class Builds:
         needed = any(base.triggers for base in bases.values()) or steps.runs_programs
         with networked(self._network, request, build_id, self.namespace_of, needed=needed) as joined:
             arguments = buildah.build_arguments(
-                request, program, network=joined.mode, cgroup_parent=f"{place.cgroup}/run", hosts=joined.hosts
+                request, network=joined.mode, cgroup_parent=f"{place.cgroup}/run", hosts=joined.hosts
             )
             status = self._follow(place, program, arguments, folder, joined, transcript, stopped)
         if stopped.is_set():
@@ -318,7 +319,8 @@ class Builds:
 
     def _program(self) -> buildah.Runtime:
         facts = self._runtime.facts
-        return buildah.Runtime(facts.path, facts.hide_controllers)
+        masked = MASKED_PATHS + self._runtime.host_facts().thermal_throttle_paths
+        return buildah.Runtime(facts.path, facts.hide_controllers, masked)
 
     def _cgroup(self, build_id: str) -> str:
         return f"{self._config.cgroup_parent}/build-{build_id[:12]}"
