@@ -64,6 +64,8 @@ class Ledger:
     containers: set[str] = field(default_factory=set)
     gone_containers: set[str] = field(default_factory=set)
     started: set[str] = field(default_factory=set)
+    networks: set[str] = field(default_factory=set)
+    gone_networks: set[str] = field(default_factory=set)
 
 
 class Story:
@@ -98,6 +100,13 @@ class Story:
         self.call("POST", "/containers/box/start")
         ledger.started.add("box")
         self.exec("box", ["/bin/busybox", "true"])
+        self.call("POST", "/networks/create", {"Name": "net"})
+        ledger.networks.add("net")
+        self.call("POST", "/networks/net/connect", {"Container": "box"})
+        self.call("POST", "/networks/net/disconnect", {"Container": "box"})
+        ledger.networks.discard("net")
+        self.call("DELETE", "/networks/net")
+        ledger.gone_networks.add("net")
         ledger.started.discard("box")
         self.call("POST", "/containers/box/stop?t=0")
         ledger.containers.discard("box")
@@ -145,6 +154,7 @@ def test_kill(point: str, tmp_path: Path) -> None:
             engine.call("DELETE", f"/containers/{container['Id']}?force=1&v=1")
         for volume in engine.call("GET", "/volumes")["Volumes"]:
             engine.call("DELETE", f"/volumes/{volume['Name']}")
+        engine.call("POST", "/networks/prune")
         assert_empty(engine)
         Story(engine, again, builds=builds).walk()
         check_ledger(engine, again)
@@ -161,6 +171,9 @@ def check_ledger(engine: Engine, ledger: Ledger) -> None:
     assert not ledger.gone_volumes & volumes
     assert ledger.containers <= set(containers)
     assert not ledger.gone_containers & set(containers)
+    networks = {network["Name"] for network in engine.call("GET", "/networks")}
+    assert ledger.networks <= networks
+    assert not ledger.gone_networks & networks
     for name in ledger.started:
         assert containers[name]["State"] == "running", engine.log_tail()
     if "filled" in volumes:

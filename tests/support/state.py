@@ -74,6 +74,20 @@ def _compare(engine: Engine) -> None:
         held = {row[0] for row in catalogue.execute("SELECT container_id FROM volume_refs")}
     catalogue.close()
     assert held <= set(containers), "references of containers that are not there"
+    _compare_networks(engine, running)
+
+
+def _compare_networks(engine: Engine, running: set[str]) -> None:
+    """Compare devices with networks, and what a network says of its containers with what they say."""
+    networks = [engine.call("GET", f"/networks/{entry['Id']}") for entry in engine.call("GET", "/networks")]
+    inspected = {key: engine.call("GET", f"/containers/{key}/json")["NetworkSettings"]["Networks"] for key in running}
+    said = {(key, network["Id"]) for network in networks for key in network["Containers"]}
+    assert said == {(key, place["NetworkID"]) for key, places in inspected.items() for place in places.values()}
+    devices = {line.split("@")[0].split()[0] for line in engine.inside("ip", "-br", "link").stdout.splitlines()}
+    bridges = {name for name in devices if name.startswith("br-")}
+    assert bridges <= {f"br-{network['Id'][:12]}" for network in networks}, "bridges of networks that are not there"
+    joined = [place for places in inspected.values() for place in places.values() if place["MacAddress"]]
+    assert sum(name.startswith("hf") for name in devices) == len(joined), "pairs of cards left"
 
 
 def assert_empty(engine: Engine) -> None:

@@ -18,7 +18,7 @@ from holdfast import faults, log
 from holdfast.errors import Conflict, EngineError, Forbidden, NotFound, System
 from holdfast.network import settings
 from holdfast.network.addresses import choose_subnet6
-from holdfast.network.bridge import remove_device
+from holdfast.network.bridge import Bridge
 from holdfast.network.bridges import Bridges
 from holdfast.network.model import NetworkRequest
 from holdfast.network.networks import BUILT_IN, HOST, NetworkCatalogue
@@ -95,11 +95,11 @@ class NetworkMaker:
                 if intent.kind == CREATE and record is None:
                     logger.info("undoing a network that was not finished", extra={"network": intent.subject})
                     if bridge := intent.details.get("bridge"):
-                        remove_device(bridge)
+                        Bridge(bridge).delete()
                 elif intent.kind == REMOVE and record is not None:
                     logger.info("finishing a removal", extra={"network": record.name})
                     if record.settings.owns_bridge and record.settings.bridge:
-                        remove_device(record.settings.bridge)
+                        Bridge(record.settings.bridge).delete()
                     self._networks.remove(record, intent=intent.id)
                     continue
                 self._store.intents.end(intent.id)
