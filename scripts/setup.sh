@@ -168,6 +168,7 @@ case $goal in
             esac
         fi
         [ -n "$(command -v docker)" ] || scripts/peers.sh client
+        scripts/peers.sh compose
         ;;&
     bench) scripts/peers.sh engine ;;
     test) ;;
