@@ -128,3 +128,16 @@ def test_images_from_1_25_on(clean_engine: Engine) -> None:
     check("image-1.25", clean_engine.call("GET", "/v1.25/images/busybox/json"), clean_engine)
     made = clean_engine.call("POST", "/v1.25/containers/create", {"Image": "busybox"})
     check("container-1.25", clean_engine.call("GET", f"/v1.25/containers/{made['Id']}/json"), clean_engine)
+
+
+def test_statistics(clean_engine: Engine) -> None:
+    clean_engine.call("POST", "/containers/create?name=web", BODY)
+    check("container-stats-none", clean_engine.call("GET", "/containers/web/stats?stream=0"), clean_engine)
+    clean_engine.call("POST", "/containers/web/start")
+    shown = clean_engine.call("GET", "/containers/web/stats?stream=0")
+    assert shown["memory_stats"].pop("stats")  # what the kernel counts
+    for part, name in (("memory_stats", "max_usage"), ("memory_stats", "failcnt"), ("pids_stats", "limit")):
+        shown[part].pop(name, None)  # not in every layout of control groups, or not where it is 0
+    for part in ("cpu_stats", "precpu_stats"):
+        shown[part]["cpu_usage"].pop("percpu_usage", None)
+    check("container-stats", {**shown, "blkio_stats": list(shown["blkio_stats"])}, clean_engine)

@@ -107,6 +107,7 @@ class Story:
         ledger.networks.discard("net")
         self.call("DELETE", "/networks/net")
         ledger.gone_networks.add("net")
+        self.call("POST", "/containers/box/update", {"PidsLimit": 99})
         ledger.started.discard("box")
         self.call("POST", "/containers/box/stop?t=0")
         ledger.containers.discard("box")
@@ -176,9 +177,18 @@ def check_ledger(engine: Engine, ledger: Ledger) -> None:
     assert not ledger.gone_networks & networks
     for name in ledger.started:
         assert containers[name]["State"] == "running", engine.log_tail()
+        assert_limits_are_those_on_record(engine, name)
     if "filled" in volumes:
         filled = set((engine.state_root / "volumes/filled/_data").iterdir())
         assert not filled or len(filled) == image_entries(engine), "a volume is filled whole or not at all"
+
+
+def assert_limits_are_those_on_record(engine: Engine, name: str) -> None:
+    """An update that nobody was told of must not be in force."""
+    shown = engine.call("GET", f"/containers/{name}/json")
+    found = {path.read_text().strip() for path in Path("/sys/fs/cgroup").glob(
+        f"**/{engine.cgroup_parent.strip('/')}/{shown['Id']}/pids.max")}  # fmt: skip
+    assert found == {str(shown["HostConfig"]["PidsLimit"] or "max")}
 
 
 def image_entries(engine: Engine) -> int:
