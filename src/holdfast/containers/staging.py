@@ -20,29 +20,19 @@ import contextlib
 import errno
 import os
 import re
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.errors import EngineError, InvalidParameter, System
-from holdfast.kernel.libc import AT_EMPTY_PATH, AT_RECURSIVE
-from holdfast.kernel.mount import (
-    MOUNT_ATTR_RDONLY,
-    MS_PRIVATE,
-    OPEN_TREE_CLONE,
-    mount_setattr,
-    move_mount,
-    open_tree,
-    umount2,
-)
+from holdfast.kernel import storage_worker
+from holdfast.kernel.mount import MS_PRIVATE, mount_setattr, move_mount, umount2
 from holdfast.kernel.mountinfo import MountInfo, parse_mountinfo
 from holdfast.kernel.path import owned_fd
 from holdfast.volumes.mounts import MountPoint, near_root
 
 if TYPE_CHECKING:
-    from holdfast.kernel.storage_worker import Answer
     from holdfast.volumes.drivers.base import Opened
 
 _SHARED = "-shared"
@@ -192,26 +182,6 @@ def _check_propagation(point: MountPoint, under: MountInfo) -> None:
         raise System(f"path {point.source} is mounted on {under.mount_point} but it is not a shared or slave mount")
 
 
-def attach_clone(
-    fds: Sequence[int], path: str, kind: int, readonly: bool, recursive: bool, readonly_submounts: bool, private: bool
-) -> Answer:
-    """Make `path`, a directory or a file as the mode `kind` says, and attach a clone of a tree there. Raises OSError.
-
-    `fds` is the tree's descriptor (O_PATH).
-    """
-    if stat.S_ISDIR(kind):
-        os.mkdir(path, 0o700)
-    else:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    with owned_fd(open_tree(fds[0], "", OPEN_TREE_CLONE | AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0))) as tree:
-        if readonly:
-            mount_setattr(tree, attr_set=MOUNT_ATTR_RDONLY, recursive=recursive and readonly_submounts)
-        if private:
-            mount_setattr(tree, propagation=MS_PRIVATE, recursive=recursive)
-        move_mount(tree, path)
-    return None, ()
-
-
 def _stage_one(point: MountPoint, opened: Opened, path: Path) -> Path:
     private = point.propagation in ("", "private", "rprivate")
     if not private:
@@ -219,7 +189,7 @@ def _stage_one(point: MountPoint, opened: Opened, path: Path) -> Path:
     what = f"mount {point.source} at {point.destination}"
     how = (not point.rw, point.recursive, point.read_only_recursive, private)
     try:
-        opened.hands.do(attach_clone, [opened.fd], os.fspath(path), opened.mode, *how)
+        opened.hands.do(storage_worker.attach_clone, [opened.fd], os.fspath(path), opened.mode, *how)
     except EngineError as error:
         raise error.within(what) from error
     except OSError as error:

@@ -8,9 +8,9 @@ a program, `python -I -S storage_worker.py FD`, and talks to it over FD, a SOCK_
                                                       →   {"errno": 2, "at": "mount"}  what failed, and at which step
                                                       →   {"kind": "System", ...}      an error of `holdfast.errors`
 
-What is to be done is one of the calls below, or `module:function` of the engine, called with the list of descriptors
-and the arguments. With `"pipe": "out"` the last descriptor takes what the function emits, with `"pipe": "in"` it is the
-function's last argument, a stream.
+What is to be done is one of the calls below, or any `module:function` of the engine, called with the list of
+descriptors and the arguments. With `"pipe": "out"` the last descriptor takes what the function emits, with
+`"pipe": "in"` it is the function's last argument, a stream.
 
 The process lives in the engine's mount namespace and ends when the socket does. Until it is asked for a function of
 ours it imports little: it must be up within 20 ms. `perform` is also called by the engine itself, where storage cannot
@@ -28,6 +28,7 @@ import io
 import json
 import os
 import socket
+import stat
 import struct
 import sys
 import time
@@ -51,11 +52,24 @@ _syscall = _libc.syscall
 _syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
 _syscall.restype = ctypes.c_long
 
-_OPENAT2 = 437  # the same on every architecture
+_on_tree = ctypes.CDLL(None, use_errno=True).syscall
+_on_tree.argtypes = (
+    ctypes.c_long,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_long,
+    ctypes.c_char_p,
+    ctypes.c_size_t,
+)
+_on_tree.restype = ctypes.c_long
+
+_OPENAT2, _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 437, 428, 429, 442  # the same on every architecture
 _NO_XDEV, _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x01, 0x02, 0x04, 0x08
 _EMPTY_PATH, _FORCE_SYNC = 0x1000, 0x2000
 _STATX_BASIC, _STATX_BYTES, _STATX_MODE_AT = 0x7FF, 256, 28
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+_AT_FDCWD, _AT_RECURSIVE, _OPEN_TREE_CLONE, _FROM_EMPTY_PATH = -100, 0x8000, 1, 4
+_MOUNT_ATTR_RDONLY, _MS_PRIVATE = 1, 1 << 18
 _RETRIES = 64  # openat2(2) says EAGAIN when a rename on the way raced with it
 
 Answer = tuple[object, Sequence[int]]
@@ -113,6 +127,35 @@ def open_data(directory: int, name: str, subpath: str) -> Answer:
         return mode, (found,)
     finally:
         os.close(data)
+
+
+def attach_clone(
+    fds: Sequence[int], path: str, kind: int, readonly: bool, recursive: bool, readonly_submounts: bool, private: bool
+) -> Answer:
+    """Make `path`, a directory or a file as the mode `kind` says, and attach a clone of a tree there. Raises OSError.
+
+    `fds` is the tree's descriptor (O_PATH). The clone is prepared while nobody sees it.
+    Source: open_tree(2), mount_setattr(2), move_mount(2).
+    """
+    if stat.S_ISDIR(kind):
+        os.mkdir(path, 0o700)
+    else:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    below = _AT_RECURSIVE if recursive else 0
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _EMPTY_PATH | below
+    tree = _check(_on_tree(_OPEN_TREE, fds[0], b"", flags, None, 0), "open_tree")
+    try:
+        if readonly:
+            attributes = struct.pack("=4Q", _MOUNT_ATTR_RDONLY, 0, 0, 0)
+            deep = below if readonly_submounts else 0
+            _check(_on_tree(_MOUNT_SETATTR, tree, b"", _EMPTY_PATH | deep, attributes, 32), "mount_setattr")
+        if private:
+            attributes = struct.pack("=4Q", 0, 0, _MS_PRIVATE, 0)
+            _check(_on_tree(_MOUNT_SETATTR, tree, b"", _EMPTY_PATH | below, attributes, 32), "mount_setattr")
+        _check(_on_tree(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(path), _FROM_EMPTY_PATH), "move_mount")
+    finally:
+        os.close(tree)
+    return None, ()
 
 
 def look(directory: int, name: str) -> Answer:
@@ -339,4 +382,5 @@ def _errors_of_ours() -> tuple[type[Exception], ...]:
 
 
 if __name__ == "__main__":
+    sys.modules["holdfast.kernel.storage_worker"] = sys.modules["__main__"]
     serve(socket.socket(fileno=int(sys.argv[1])))

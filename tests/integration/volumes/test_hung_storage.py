@@ -149,6 +149,20 @@ def test_a_server_that_dies_while_a_volume_is_filled(engine: Engine, server: Fus
     assert shown(engine, "filled", "/data") == WHOLE
 
 
+def test_an_engine_that_dies_while_it_fills_a_slow_volume(engine: Engine, server: FuseServer) -> None:
+    with ThreadPoolExecutor(1) as clients, server.slow():
+        filling = clients.submit(create, engine, "filled", "cold:/data", of="filling")
+        time.sleep(TIMEOUT_S / 2)
+        engine.kill()
+        assert filling.exception() is not None
+        engine.start()
+    assert create(engine, "empty", "cold:/elsewhere").status == 201
+    engine.call("POST", "/containers/empty/start")
+    assert engine.docker("exec", "empty", "ls", "-A", "/elsewhere").stdout == ""
+    assert create(engine, "filled", "cold:/data", of="filling").status == 201
+    assert shown(engine, "filled", "/data") == WHOLE
+
+
 def test_a_slow_copy_that_gets_on_is_not_cut(engine: Engine, server: FuseServer) -> None:
     with server.slow():
         began = time.monotonic()

@@ -298,7 +298,7 @@ class _Worker:
         try:
             with theirs:
                 argv = [sys.executable, "-I", "-S", storage_worker.__file__, str(theirs.fileno())]
-                self._process = spawn(argv, pass_fds=[theirs.fileno()])
+                self._process = spawn(argv, pass_fds=[theirs.fileno()], stderr=None)  # a bug shows in the engine's log
         except BaseException:
             self.channel.close()
             raise
