@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +18,7 @@ from holdfast.api.events import parse_time
 from holdfast.api.request import ClientGone
 from holdfast.api.response import Response, StreamResponse
 from holdfast.api.status import plain_error
-from holdfast.api.worker import in_worker, stream_from_worker
+from holdfast.api.worker import in_worker
 from holdfast.errors import EngineError, InvalidParameter, Unsupported
 from holdfast.runtime.attach import STDERR, STDOUT
 from holdfast.runtime.logs import LogEntry, LogFollower, format_time, read_entries
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 _NUMBERS = {"stdout": STDOUT, "stderr": STDERR}
 _PIECE_BYTES = 64 << 10
+_PIECES_AT_ONCE = 2
+_SHORT_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +125,37 @@ async def _first(
 
 
 async def _replay(stream: HijackedStream, path: Path, look: _Look) -> None:
-    def work(emit: Callable[[bytes], None]) -> None:
-        for piece in _pieces(read_entries(path), look):
-            emit(piece)
-
-    async for piece in stream_from_worker(work):
+    async for piece in _read(path, _Limits(None, 0, 0), look):
         await stream.write(piece)
+
+
+class _Reading:
+    """A log that is read to its end, piece by piece, in any thread."""
+
+    def __init__(self, path: Path, limits: _Limits, look: _Look) -> None:
+        entries = read_entries(path, tail=limits.tail, since_ns=limits.since_ns, until_ns=limits.until_ns)
+        self._pieces = _pieces(entries, look)
+        self._guard = threading.Lock()
+
+    def next(self) -> bytes:
+        """The next piece; b"" at the end."""
+        with self._guard:
+            return b"".join(itertools.islice(self._pieces, _PIECES_AT_ONCE))
+
+    def close(self) -> None:
+        """Close the files."""
+        with self._guard:
+            self._pieces.close()
+
+
+async def _read(path: Path, limits: _Limits, look: _Look) -> AsyncGenerator[bytes, None]:
+    """Give the log. A client that is slow, or reads no more, holds a few descriptors but no thread."""
+    reading = _Reading(path, limits, look)
+    try:
+        while piece := await in_worker(reading.next):
+            yield piece
+    finally:
+        await in_worker(reading.close)
 
 
 async def container_logs(request: Request, engine: Engine) -> StreamResponse:
@@ -150,13 +179,7 @@ async def container_logs(request: Request, engine: Engine) -> StreamResponse:
     if query.flag("follow") and container.state.task is not None:
         items = _follow(container, path, limits, look)
     else:
-
-        def work(emit: Callable[[bytes], None]) -> None:
-            entries = read_entries(path, tail=limits.tail, since_ns=limits.since_ns, until_ns=limits.until_ns)
-            for piece in _pieces(entries, look):
-                emit(piece)
-
-        items = stream_from_worker(work)
+        items = _read(path, limits, look)
     return StreamResponse(200, {"Content-Type": request.stream_content_type(tty=tty)}, items)
 
 
@@ -227,7 +250,7 @@ def _close_unwanted(opening: asyncio.Future[LogFollower]) -> None:
         opening.result().close()
 
 
-def _pieces(entries: Iterable[LogEntry], look: _Look) -> Iterator[bytes]:
+def _pieces(entries: Iterable[LogEntry], look: _Look) -> Generator[bytes, None, None]:
     """Encode log entries, several at a time."""
     pieces: list[bytes] = []
     heads: dict[tuple[str, int], bytes] = {}
@@ -242,7 +265,9 @@ def _pieces(entries: Iterable[LogEntry], look: _Look) -> Iterator[bytes]:
         if not look.tty:
             head = heads.get((stream, length))
             if head is None:
-                head = heads[stream, length] = frame_head(_NUMBERS[stream], length)
+                head = frame_head(_NUMBERS[stream], length)
+                if length < _SHORT_BYTES:
+                    heads[stream, length] = head
             pieces.append(head)
         pieces.append(data)
         size += length

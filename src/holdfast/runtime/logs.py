@@ -41,7 +41,7 @@ JOIN_LIMIT_BYTES: Final = 1 << 20
 """A longer line is handed out in pieces of about this size."""
 
 _BLOCK_BYTES: Final = 64 << 10
-_READ_BYTES: Final = 256 << 10
+_READ_BYTES: Final = 64 << 10
 _NANOSECONDS: Final = 1_000_000_000
 
 
@@ -193,7 +193,7 @@ class LogFollower:
         return self._inotify.fd
 
     def read(self) -> list[LogEntry]:
-        """The next entries, from some 256 KiB of the log at most; empty once all has been read."""
+        """The next entries, from some 64 KiB of the log at most; empty once all has been read."""
         with self._guard:
             if self._closed:
                 return []
