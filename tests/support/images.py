@@ -69,9 +69,9 @@ def symlink_entry(name: str, target: str) -> Entry:
     return _entry(name, tarfile.SYMTYPE, 0o777, linkname=target)
 
 
-def hardlink_entry(name: str, target: str) -> Entry:
+def hardlink_entry(name: str, target: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> Entry:
     """A hard link to an earlier entry."""
-    return _entry(name, tarfile.LNKTYPE, 0o755, linkname=target)
+    return _entry(name, tarfile.LNKTYPE, mode, uid=uid, gid=gid, linkname=target)
 
 
 def device_entry(name: str, major: int, minor: int) -> Entry:

@@ -28,6 +28,7 @@ from holdfast.images.reference import Reference
 from holdfast.images.skopeo import Credentials, failure, registry_child
 from holdfast.kernel.path import owned_fd
 
+_PROTOCOL: Final = "0.2."
 _PACKET_BYTES: Final = 32 << 10
 _STALL_TIMEOUT_S: Final = 300.0
 _IDLE_S: Final = 0.5
@@ -51,7 +52,9 @@ class BlobReader:
 
     def open(self) -> None:
         """Reach the image. Raises NotFound, Unauthorized, System, DeadlineExceeded."""
-        self._call("Initialize")
+        version = self._call("Initialize")[0]
+        if not str(version).startswith(_PROTOCOL):
+            raise System(f"skopeo experimental-image-proxy speaks version {version}, not {_PROTOCOL}x")
         self._id = self._call("OpenImage", f"docker://{self._image}")[0]
 
     def fetch(self, digest: str, size_bytes: int, path: Path, received: Callable[[int], None]) -> None:

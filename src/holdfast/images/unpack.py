@@ -13,23 +13,21 @@ import errno
 import fcntl
 import hashlib
 import os
-import posixpath
-import re
 import resource
 import shutil
-import stat
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
 from holdfast import faults
 from holdfast.errors import DeadlineExceeded, InvalidParameter, System
+from holdfast.images.whiteouts import Listing, apply_hard_links, apply_whiteouts
 from holdfast.kernel.confine import DATA, in_private_root
-from holdfast.kernel.path import open_in_root, owned_fd, remove_tree, tree_size_bytes
+from holdfast.kernel.path import owned_fd, tree_size_bytes
 from holdfast.process.run import CLEAN_ENVIRONMENT, spawn
 
 MEDIA_TYPE: Final = "application/vnd.oci.image.layer.v1.tar"
@@ -47,6 +45,7 @@ _TAR: Final = (
     "tar",
     "--extract",
     "--verbose",
+    "--verbose",
     "--file=-",
     f"--directory={DATA}",
     "--absolute-names",  # else it puts off links with `..`, and what goes through them fails
@@ -56,6 +55,7 @@ _TAR: Final = (
     "--same-permissions",
     "--delay-directory-restore",
     "--quoting-style=escape",
+    "--quote-chars= ",  # a name ends where ` link to ` begins
     "--warning=no-timestamp",
     "--xattrs",
     "--xattrs-include=*",
@@ -74,13 +74,6 @@ _MAGIC: Final = (
     (b"\xfd7zXZ\0", "xz"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
 )
-
-_WHITEOUT: Final = b".wh."
-_WHITEOUT_META: Final = b".wh..wh."
-_OPAQUE: Final = b".wh..wh..opq"
-_OPAQUE_XATTR: Final = "trusted.overlay.opaque"
-_ESCAPE: Final = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
-_ESCAPED: Final = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,62 +174,11 @@ def unpack(
         faults.point("image-layer-extracted")
         names.seek(0)
         with owned_fd(os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+            listed = Listing.parse(names)
+            apply_hard_links(root, listed.hard_links)
             if whiteouts:
-                apply_whiteouts(root, whiteouts_in(names))
+                apply_whiteouts(root, listed.whiteouts)
             return Unpacked(diff_id, tree_size_bytes(root))
-
-
-def whiteouts_in(lines: Iterable[bytes]) -> list[bytes]:
-    """Pick the whiteouts out of tar's list of names, one a line, `\\` escapes as GNU tar writes them. Pure.
-
-    What lies below a whiteout (aufs's `.wh..wh.plnk/`) counts as that whiteout; each is given once.
-    """
-    found = []
-    for line in lines:
-        if _WHITEOUT in line:
-            name = posixpath.normpath(_ESCAPE.sub(_unescape, line.rstrip(b"\n"))).lstrip(b"/")
-            parts = name.split(b"/")
-            first = next((place for place, part in enumerate(parts) if part.startswith(_WHITEOUT)), None)
-            if first is not None:
-                found.append(b"/".join(parts[: first + 1]))
-    return list(dict.fromkeys(found))
-
-
-def apply_whiteouts(root: int, names: Iterable[bytes]) -> None:
-    """Turn `.wh.` files below the directory `root` into what overlayfs understands.
-
-    `.wh.x` hides `x` of the layers below, `.wh..wh..opq` all of them in its directory; other names that begin with
-    `.wh..wh.` are aufs's own and go. A whiteout says nothing about what this layer itself brings: a file stays, a
-    directory becomes opaque. Raises InvalidParameter for one that hides no name, OSError.
-    """
-    for name in names:
-        directory, _, base = name.rpartition(b"/")
-        with owned_fd(open_in_root(root, os.fsdecode(directory) or ".", os.O_RDONLY | os.O_DIRECTORY)) as parent:
-            times = os.stat(parent)
-            with contextlib.suppress(FileNotFoundError):
-                remove_tree(parent, os.fsdecode(base))
-            if base == _OPAQUE:
-                os.setxattr(parent, _OPAQUE_XATTR, b"y")
-            elif not base.startswith(_WHITEOUT_META):
-                _hide(parent, base.removeprefix(_WHITEOUT))
-            os.utime(parent, ns=(times.st_atime_ns, times.st_mtime_ns))
-
-
-def _hide(parent: int, name: bytes) -> None:
-    if name in (b"", b".", b".."):
-        raise InvalidParameter(f"invalid layer: whiteout of {os.fsdecode(name)!r}")
-    try:
-        os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
-    except FileExistsError:
-        if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            with owned_fd(os.open(name, flags, dir_fd=parent)) as own:
-                os.setxattr(own, _OPAQUE_XATTR, b"y")
-
-
-def _unescape(match: re.Match[bytes]) -> bytes:
-    code = match[1]
-    return bytes([int(code, 8) & 0xFF]) if len(code) == 3 else _ESCAPED.get(code, code)
 
 
 def _pump(plain: IO[bytes], tar: subprocess.Popen[bytes], destination: Path) -> str:

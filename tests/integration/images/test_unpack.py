@@ -42,7 +42,8 @@ def test_everything_a_layer_may_hold(root: Path) -> None:
         make.dir_entry("./", mode=0o750, uid=5, gid=6),
         make.file_entry("bin/su", b"su", mode=0o4755),
         make.file_entry("owned", b"x", uid=1000, gid=70000),
-        make.hardlink_entry("again", "bin/su"),
+        make.hardlink_entry("again", "bin/su", mode=0o4755),
+        make.hardlink_entry("a link to owned", "owned", mode=0o2710, uid=7, gid=8),  # the last header counts
         make.symlink_entry("link", "/bin/su"),
         make.device_entry("dev/null", 1, 3),
         make.dir_entry("closed", mode=0o000),
@@ -54,7 +55,8 @@ def test_everything_a_layer_may_hold(root: Path) -> None:
     assert done == Unpacked(make.digest(make.layer(entries)), 2 + 1 + len("/bin/su"))
     assert (root.stat().st_uid, root.stat().st_gid, stat.S_IMODE(root.stat().st_mode)) == (5, 6, 0o750)
     assert stat.S_IMODE((root / "bin/su").stat().st_mode) == 0o4755
-    assert ((root / "owned").stat().st_uid, (root / "owned").stat().st_gid) == (1000, 70000)
+    owned = (root / "owned").stat()
+    assert (owned.st_uid, owned.st_gid, stat.S_IMODE(owned.st_mode), owned.st_nlink) == (7, 8, 0o2710, 2)
     assert (root / "again").stat().st_ino == (root / "bin/su").stat().st_ino
     assert os.readlink(root / "link") == "/bin/su"
     assert (root / "dev/null").stat().st_rdev == os.makedev(1, 3)
