@@ -154,6 +154,16 @@ def _network(spec: str) -> tuple[str, Fields]:
                 _ipam(endpoint)["IPv6Address"] = value
             case "mac-address":
                 endpoint["MacAddress"] = value
+            case "driver-opt":
+                options = endpoint.setdefault("DriverOpts", {})
+                assert isinstance(options, dict)
+                option, _, setting = value.partition("=")
+                options[option] = setting
+            case "gw-priority":
+                try:
+                    endpoint["GwPriority"] = int(value)
+                except ValueError:
+                    raise ValueError(f'invalid gw-priority: strconv.Atoi: parsing "{value}": invalid syntax') from None
             case _:
                 raise ValueError(f"invalid field key {key}")
     if not name:

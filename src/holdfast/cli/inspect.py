@@ -67,7 +67,7 @@ def inspect(client: Client, names: Sequence[str], template: str, size: bool, kin
     finders: dict[str, Callable[[str], Document]] = {
         "container": lambda name: client.containers.get(name, size=size),
         "image": client.images.get,
-        "network": client.engine.network,
+        "network": client.networks.get,
         "volume": client.volumes.get,
         "plugin": client.engine.plugin,
     }

@@ -104,6 +104,21 @@ builder = LazyGroup(
     },
     help="Manage builds.",
 )
+network = LazyGroup(
+    "network",
+    {
+        "connect": Entry("holdfast.cli.network:connect", "Connect a container to a network"),
+        "create": Entry("holdfast.cli.network:create", "Create a network"),
+        "disconnect": Entry("holdfast.cli.network:disconnect", "Disconnect a container from a network"),
+        "inspect": Entry("holdfast.cli.network:inspect", "Display detailed information on one or more networks"),
+        "ls": Entry("holdfast.cli.network:ls", "List networks"),
+        "list": Entry("holdfast.cli.network:ls", ""),
+        "prune": Entry("holdfast.cli.network:prune", "Remove all unused networks"),
+        "rm": Entry("holdfast.cli.network:rm", "Remove one or more networks"),
+        "remove": Entry("holdfast.cli.network:rm", ""),
+    },
+    help="Manage networks.",
+)
 system = LazyGroup(
     "system",
     {**_SYSTEM, "df": Entry("holdfast.cli.system_df:df", "Show disk usage")},
@@ -115,6 +130,7 @@ _ROOT = {
     "container": Entry("holdfast.cli.main:container", "Manage containers"),
     "image": Entry("holdfast.cli.main:image", "Manage images"),
     "builder": Entry("holdfast.cli.main:builder", "Manage builds"),
+    "network": Entry("holdfast.cli.main:network", "Manage networks"),
     "system": Entry("holdfast.cli.main:system", "Manage the engine"),
     **_CONTAINER,
     "ps": Entry("holdfast.cli.ps:ps", "List containers"),
@@ -127,6 +143,7 @@ _ROOT = {
     **_SYSTEM,
     "undo": Entry("holdfast.cli.volume_trash:undo", "Take back the volumes that the last removal took"),
     "version": Entry("holdfast.cli.system:version", "Show the versions of client and engine"),
+    "compose": Entry("holdfast.cli.compose:compose", "Define and run applications of several containers"),
     "daemon": Entry("holdfast.cli.daemon:daemon", "Run the engine"),
     "doctor": Entry("holdfast.cli.doctor:doctor", "Say what this machine can and cannot do for the engine"),
 }

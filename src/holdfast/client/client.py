@@ -7,6 +7,7 @@ from typing import Self
 from holdfast.client.address import Tls, parse_url
 from holdfast.client.containers import Containers
 from holdfast.client.images import Images
+from holdfast.client.networks import Networks
 from holdfast.client.system import Engine
 from holdfast.client.transport import Transport
 from holdfast.client.volumes import Volumes
@@ -25,6 +26,7 @@ class Client:
         self.volumes = Volumes(self.transport)
         self.containers = Containers(self.transport)
         self.images = Images(self.transport)
+        self.networks = Networks(self.transport)
         self.engine = Engine(self.transport)
 
     def __enter__(self) -> Self:

@@ -36,10 +36,6 @@ class Engine:
         """Present credentials to a registry: `Status`, and `IdentityToken` where it issues one."""
         return self._transport.post("/auth", None, auth)
 
-    def network(self, name: str) -> Document:
-        """Inspect a network."""
-        return self._get(f"/networks/{segment(name)}")
-
     def plugin(self, name: str) -> Document:
         """Inspect a managed plugin."""
         return self._get(f"/plugins/{segment(name)}/json")

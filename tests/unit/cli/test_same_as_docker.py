@@ -97,6 +97,11 @@ _EVENTS = [
         "scope": "local", "time": 1795443457, "timeNano": 1795443457000000000,
     },
 ]  # fmt: skip
+_NETWORK = {
+    "Name": "net", "Id": "b" * 64, "Created": "2026-01-02T03:04:05.678Z", "Scope": "local", "Driver": "bridge",
+    "EnableIPv4": True, "EnableIPv6": False, "Internal": False, "Labels": {},
+    "IPAM": {"Driver": "default", "Options": {}, "Config": [{"Subnet": "10.5.0.0/16"}]}, "Containers": {},
+}  # fmt: skip
 _PULL = (
     b'{"status":"Pulling from library/gone","id":"latest"}\r\n{"status":"Pulling fs layer","id":"abc"}\r\n'
     b'{"status":"Downloading","progressDetail":{"current":1,"total":2},"progress":"[=> ] 1B/2B","id":"abc"}\r\n'
@@ -153,6 +158,14 @@ def _fill(engine: FakeEngine) -> None:
         200,
         {"ImagesDeleted": [{"Untagged": "a"}, {"Deleted": "sha256:1"}], "SpaceReclaimed": 10},
     )
+    answers["GET /networks"] = (200, [_NETWORK, {**_NETWORK, "Name": "a", "EnableIPv6": True, "Labels": {"x": "y"}}])
+    answers["GET /networks/net"] = (200, _NETWORK)
+    answers["POST /networks/create"] = (201, {"Id": _NETWORK["Id"], "Warning": ""})
+    answers["DELETE /networks/net"] = (204, None)
+    for path in ("DELETE /networks/nope", "POST /networks/nope/disconnect"):
+        answers[path] = (404, {"message": "network nope not found"})
+    answers["POST /networks/prune"] = (200, {"NetworksDeleted": ["x", "y"]})
+    answers["POST /networks/net/connect"] = answers["POST /networks/net/disconnect"] = (200, None)
     answers["GET /events"] = (200, Raw("".join(json.dumps(event) + "\n" for event in _EVENTS).encode()))
     answers["GET /system/df"] = (
         200,
@@ -264,6 +277,23 @@ system df
 system df -v
 system df --format '{{.Type}} {{.Size}} {{.Reclaimable}}'
 system df --format json
+network ls
+network ls -q
+network ls --no-trunc -f driver=bridge
+network ls --format '{{.Name}} {{.IPv4}} {{.IPv6}} {{.Internal}} {{.Label "x"}} {{.Labels}} {{.CreatedAt}}'
+network ls --format json
+network inspect net nope
+network create net
+network create --subnet 10.5.0.0/16 --gateway 10.6.0.1 net
+network create --gateway 10.5.0.1 net
+network create --subnet 10.5.0.0/16 --subnet 10.5.1.0/24 net
+network rm net nope
+network rm -f nope
+network prune -f
+network prune
+network connect --alias a --ip 10.5.0.9 net devtest
+network disconnect -f net devtest
+network disconnect nope devtest
 inspect devtest v2 alpine nope
 inspect --type volume v2 nope
 inspect -f '{{.State.Status}} {{range .Mounts}}{{.Destination}}{{end}}' devtest
@@ -331,6 +361,7 @@ alpine echo -v a --rm
 -h host --domainname d --network none alpine
 --network mynet --network-alias x --ip 1.2.3.4 --ip6 ::1 --mac-address 02:42:ac:11:00:02 alpine
 --network name=mynet,alias=q,ip=1.2.3.5 alpine
+--network name=mynet,driver-opt=a=b,gw-priority=3 --network other alpine
 --restart on-failure:3 alpine
 --rm --read-only --init --privileged alpine
 --tmpfs /run --tmpfs /x:size=1m,mode=1777 alpine
