@@ -199,7 +199,7 @@ def _health(body: Fields, flags: Document) -> None:
 
 
 def _host(host: Fields, flags: Document) -> None:
-    host["RestartPolicy"] = _restart(flags.text("restart"))
+    host["RestartPolicy"] = restart_policy(flags.text("restart"))
     if flags.flag("rm") and host["RestartPolicy"] != {"Name": "no"}:
         raise ValueError("conflicting options: cannot specify both --restart and --rm")
     if flags.text("log_driver") or flags.raw.get("log_opt"):
@@ -212,7 +212,8 @@ def _host(host: Fields, flags: Document) -> None:
         host["Devices"] = [_device(entry) for entry in devices]
 
 
-def _restart(text: str) -> Fields:
+def restart_policy(text: str) -> Fields:
+    """`POLICY[:COUNT]` as the API has it, `no` for nothing. Raises ValueError in Docker's words."""
     name, given, count = text.partition(":")
     if not text:
         return {"Name": "no"}

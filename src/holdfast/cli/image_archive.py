@@ -45,7 +45,7 @@ def save(client: Client, names: Sequence[str], path: str, platform: str) -> int:
         raise Refused("cowardly refusing to save to a terminal. Use the -o flag or redirect")
     with client.images.save(names, platform=platform) as response:
         if path:
-            _write_whole(path, response.chunks())
+            write_whole(path, response.chunks())
         else:
             for data in response.chunks():
                 sys.stdout.buffer.write(data)
@@ -92,7 +92,7 @@ def _opened(path: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _write_whole(path: str, chunks: Iterator[bytes]) -> None:
+def write_whole(path: str, chunks: Iterator[bytes]) -> None:
     """Write a file under another name first, so that `path` never holds half an archive."""
     try:
         handle, partial = tempfile.mkstemp(prefix=".holdfast-save-", dir=os.path.dirname(path) or ".")

@@ -35,8 +35,10 @@ def columns(fields: str) -> str:
     return "\t".join("{{." + field + "}}" for field in fields.split())
 
 
-def print_rows(rows: Iterable[Row], layout: Layout, *, template: str = "", quiet: bool = False) -> None:
-    """Print a list to stdout. Raises Refused for a template that does not fit."""
+def print_rows(
+    rows: Iterable[Row], layout: Layout, *, template: str = "", quiet: bool = False, end: str = ""
+) -> None:
+    """Print a list to stdout, `end` after each line. Raises Refused for a template that does not fit."""
     if not template or template == "table":
         template = layout.default(quiet=quiet)
     is_table = template == "table" or template.startswith("table ")
@@ -54,7 +56,7 @@ def print_rows(rows: Iterable[Row], layout: Layout, *, template: str = "", quiet
     if is_table:
         lines = align(lines)
     if lines:
-        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.write("".join(f"{line}{end}\n" for line in lines))
 
 
 def row_as_json(row: Row) -> str:
@@ -70,14 +72,14 @@ def unescape(template: str) -> str:
     return template.replace(r"\t", "\t").replace(r"\n", "\n")
 
 
-def align(lines: list[str]) -> list[str]:
-    """Lines of tab-separated cells as a table: columns of at least ten characters, three spaces between."""
+def align(lines: list[str], *, minimum: int = _MIN_WIDTH) -> list[str]:
+    """Lines of tab-separated cells as a table: columns of at least `minimum` characters, three spaces between."""
     rows = [line.split("\t") for line in lines]
     widths: list[int] = []
     for row in rows:
         for position, cell in enumerate(row[:-1]):
             if position == len(widths):
-                widths.append(_MIN_WIDTH)
+                widths.append(minimum)
             widths[position] = max(widths[position], len(cell) + _PADDING)
     return ["".join(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)) + row[-1] for row in rows]
 

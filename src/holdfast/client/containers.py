@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from holdfast.client.document import Document, decode
 from holdfast.client.failures import Garbled
@@ -120,6 +120,29 @@ class Containers:
         """What it wrote: framed unless it has a terminal. Query: follow, since, until, timestamps, tail, details."""
         query = {"stdout": True, "stderr": True, **query}
         return self._transport.open("GET", f"/containers/{segment(name)}/logs", query)
+
+    def stats(self, name: str, *, stream: bool = True) -> Iterator[Document]:
+        """What it uses, about every second; once, after a second, without `stream`. Needs no lock of the caller's."""
+        return self._transport.stream("GET", f"/containers/{segment(name)}/stats", {"stream": "1" if stream else "0"})
+
+    def top(self, name: str, ps_args: str = "") -> list[list[str]]:
+        """ps's titles, and its lines about the container's processes, cell by cell."""
+        shown = self._transport.get(f"/containers/{segment(name)}/top", {"ps_args": ps_args})
+        rows = shown.raw.get("Processes")
+        lines = [[str(cell) for cell in row] for row in rows if isinstance(row, list)] if isinstance(rows, list) else []
+        return [shown.strings("Titles"), *lines]
+
+    def changes(self, name: str) -> list[Document]:
+        """What it changed in its root: `Path` and `Kind`: 0 changed, 1 added, 2 deleted."""
+        return self._transport.get_list(f"/containers/{segment(name)}/changes")
+
+    def export(self, name: str) -> Response:
+        """Its files as a tar archive, to be read in pieces."""
+        return self._transport.open("GET", f"/containers/{segment(name)}/export")
+
+    def update(self, name: str, body: Mapping[str, object]) -> Document:
+        """Change its limits or restart policy, by the names of `HostConfig`: `Warnings`."""
+        return self._transport.post(f"/containers/{segment(name)}/update", document=body)
 
     def archive_stat(self, name: str, path: str) -> Document:
         """What lies at a path in it: `name`, `size`, `mode` (Go's), `mtime`, `linkTarget`."""

@@ -56,7 +56,31 @@ _INSPECTED = {
     "Config": {"Tty": False, "Env": ["A=b"], "Labels": {"q": "r"}, "OpenStdin": False},
     "HostConfig": {"AutoRemove": False},
     "Mounts": _CONTAINER["Mounts"],
-    "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2"}}},
+    "NetworkSettings": {
+        "Networks": {"bridge": {"IPAddress": "172.17.0.2"}},
+        "Ports": {
+            "80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"}],
+            "53/udp": [{"HostIp": "127.0.0.1", "HostPort": "5353"}],
+            "81/tcp": None,
+        },
+    },
+}
+_STATS = {
+    "name": "/devtest",
+    "id": _ID,
+    "read": "2026-01-01T00:00:02Z",
+    "preread": "2026-01-01T00:00:01Z",
+    "pids_stats": {"current": 3},
+    "blkio_stats": {
+        "io_service_bytes_recursive": [
+            {"major": 8, "minor": 0, "op": "Read", "value": 4096},
+            {"major": 8, "minor": 0, "op": "write", "value": 1234567},
+        ]
+    },
+    "cpu_stats": {"cpu_usage": {"total_usage": 3_000_000_000}, "system_cpu_usage": 20_000_000_000, "online_cpus": 4},
+    "precpu_stats": {"cpu_usage": {"total_usage": 2_500_000_000}, "system_cpu_usage": 16_000_000_000},
+    "memory_stats": {"usage": 5_000_000, "limit": 64 << 20, "stats": {"total_inactive_file": 1_000_000}},
+    "networks": {"eth0": {"rx_bytes": 1500, "tx_bytes": 20}, "eth1": {"rx_bytes": 1, "tx_bytes": 2_000_000}},
 }
 _IMAGES = [
     {
@@ -138,6 +162,18 @@ def _fill(engine: FakeEngine) -> None:
         if call.document["Image"] == "gone"
         else (201, {"Id": _ID, "Warnings": ["careful"]})
     )
+    answers["GET /containers/devtest/top"] = (
+        200, {"Titles": ["PID", "CMD"], "Processes": [["12", "sh -c x"], ["1", ""]]},
+    )  # fmt: skip
+    answers["GET /containers/devtest/changes"] = (
+        200, [{"Path": "/a", "Kind": 1}, {"Path": "/b", "Kind": 0}, {"Path": "/b/c", "Kind": 2}],
+    )  # fmt: skip
+    answers["POST /containers/devtest/update"] = (200, {"Warnings": ["careful"]})
+    for name in ("devtest", _ID):
+        answers[f"GET /containers/{name}/stats"] = (200, _STATS)
+    for call in ("top", "changes", "stats", "export"):
+        answers[f"GET /containers/nope/{call}"] = (404, {"message": "No such container: nope"})
+    answers["POST /containers/nope/update"] = (404, {"message": "No such container: nope"})
     answers["GET /info"] = (200, {"Swarm": {"LocalNodeState": "inactive"}})
     for kind in ("containers/nope/json", "images/nope/json", "networks/nope", "plugins/nope/json"):
         answers[f"GET /{kind}"] = (404, {"message": "nothing of that name"})
@@ -301,6 +337,22 @@ inspect -f '{{.NetworkSettings.Networks.bridge.IPAddress}} {{index .Config.Label
 inspect -f '{{if .State.Running}}yes{{else}}no{{end}}' devtest
 tag alpine foo
 container prune -f
+top devtest
+top devtest -o pid,args
+top nope
+diff devtest
+diff nope
+port devtest
+port devtest 80
+port devtest 53/udp
+port devtest 81
+update --memory 64m devtest nope
+update devtest
+update --restart :3 devtest
+stats --no-stream devtest
+stats --no-stream --no-trunc --format '{{.Container}} {{.ID}} {{.Name}} {{.CPUPerc}} {{.MemPerc}} {{.BlockIO}}' devtest
+stats --no-stream nope
+export nope
 image prune -f
 image prune -af
 pull gone
