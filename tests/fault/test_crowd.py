@@ -85,12 +85,13 @@ def _command_lines() -> Iterator[bytes]:
                 yield (entry / "cmdline").read_bytes()
 
 
-def _files(engine: Engine) -> Iterator[Path]:
+def _files(engine: Engine) -> Iterator[str]:
     """What is in the state and run roots, but for images, and removed volumes, which wait in the trash."""
     for root in (engine.state_root, engine.run_root):
-        for path in root.rglob("*"):
-            if not {"images", "trash"}.intersection(path.relative_to(root).parts[:1]):
-                yield path
+        for place, folders, names in os.walk(root):  # what goes meanwhile is passed over
+            if place == str(root):
+                folders[:] = [folder for folder in folders if folder not in ("images", "trash")]
+            yield from (f"{place}/{name}" for name in (*folders, *names))
 
 
 Work = tuple[Callable[..., None], tuple[Any, ...]]

@@ -86,6 +86,8 @@ def parse_head(data: bytes) -> Head:
         raise BadRequest(505, "HTTP Version Not Supported: unsupported protocol version")
     if version == "1.1" and "host" not in collected.headers:
         raise BadRequest(400, "Bad Request: missing required Host header")
+    if "," in collected.headers.get("host", ""):
+        raise BadRequest(400, "Bad Request: too many Host headers")
     return Head(
         parser.get_method().decode("ascii"),
         collected.target.decode("latin-1"),

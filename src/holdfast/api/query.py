@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import unquote_to_bytes
 
-from holdfast.errors import InvalidParameter
+from holdfast.errors import InvalidParameter, System
 
 _FALSE_WORDS = frozenset({"", "0", "no", "false", "none"})
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
@@ -67,16 +67,16 @@ class Query:
     def integer(self, name: str, default: int = 0, *, parser: str = "ParseInt") -> int:
         """Read a decimal number; `default` if absent or empty. `parser` names the Go function in the error's text.
 
-        Raises InvalidParameter, for example `strconv.ParseInt: parsing "a": invalid syntax`.
+        Raises System, as Docker answers 500, for example `strconv.ParseInt: parsing "a": invalid syntax`.
         """
         text = self.get(name)
         if not text:
             return default
         digits = text[1:] if text[0] in "+-" else text
         if not (digits.isascii() and digits.isdigit()):
-            raise InvalidParameter(f'strconv.{parser}: parsing "{text}": invalid syntax')
+            raise System(f'strconv.{parser}: parsing "{text}": invalid syntax')
         if len(digits) > 4000 or not -(1 << 63) <= int(text) < 1 << 63:
-            raise InvalidParameter(f'strconv.{parser}: parsing "{text[:64]}": value out of range')
+            raise System(f'strconv.{parser}: parsing "{text[:64]}": value out of range')
         return int(text)
 
 

@@ -232,7 +232,7 @@ class Images:
         Raises NotFound, InvalidParameter or System before the first piece. Source: Docker Engine API, operationId
         ImageGetAll.
         """
-        chosen = [(self.resolve(name), saving.tags_for(name, self.resolve(name))) for name in names]
+        chosen = [(image, saving.tags_for(name, image)) for name in names for image in [self._to_save(name)]]
         wanted = parse_platform(platform)
         if platform and not all(wanted.accepts(platform_of(image.config)) for image, _ in chosen):
             raise System(f"no suitable export target found for platform {wanted}")
@@ -240,6 +240,14 @@ class Images:
             saving.save(self._files, self._table, chosen, write)
         for image, _ in chosen:
             self._tell("save", image.id, image.id, image.labels)
+
+    def _to_save(self, name: str) -> Image:
+        """Find an image to write; where there is none, Docker says so in other words than elsewhere."""
+        try:
+            return self.resolve(name)
+        except NotFound:
+            tagged = ":" in name.rpartition("/")[2]
+            raise NotFound("reference does not exist" if tagged else f"No such image: {name}") from None
 
     def import_(self, archive: Readable, wanted: importing.NewImage, progress: Progress = nowhere) -> str:
         """Make an image of one layer from a root file system in a tar; gives its id.

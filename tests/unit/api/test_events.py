@@ -13,7 +13,7 @@ import pytest
 
 from holdfast.api import events as module
 from holdfast.api.events import EventStream, matches, parse_time
-from holdfast.errors import InvalidParameter
+from holdfast.errors import System
 from holdfast.events import Event, EventBus
 from holdfast.wire.system import encode_event
 
@@ -81,7 +81,7 @@ def test_times(text: str, expected: int | None) -> None:
 
 @pytest.mark.parametrize("text", ["x", "1.", "1.x", "1e3", "--1", "2020-01-01", "9" * 40])
 def test_times_that_are_none(text: str) -> None:
-    with pytest.raises(InvalidParameter, match="invalid syntax"):
+    with pytest.raises(System, match="invalid syntax"):
         parse_time(text)
 
 

@@ -19,7 +19,7 @@ from holdfast.api.filters import (
 )
 from holdfast.api.query import Query, percent_decode
 from holdfast.api.status import STATUS_BY_KIND, error_response, plain_error, status_of
-from holdfast.errors import EngineError, InvalidParameter
+from holdfast.errors import EngineError, InvalidParameter, System
 
 
 def test_get_and_all() -> None:
@@ -57,13 +57,13 @@ def test_integers() -> None:
     assert Query("t=-1").integer("t") == -1
     assert Query("t=").integer("t", 7) == 7
     assert Query("").integer("t", 7) == 7
-    with pytest.raises(InvalidParameter, match=r'^strconv.Atoi: parsing "a": invalid syntax$'):
+    with pytest.raises(System, match=r'^strconv.Atoi: parsing "a": invalid syntax$'):
         Query("t=a").integer("t", parser="Atoi")
     for text in ("1.5", "1_000", "٣", "-", "0x10"):
-        with pytest.raises(InvalidParameter, match="invalid syntax"):
+        with pytest.raises(System, match="invalid syntax"):
             Query(f"t={quote(text)}").integer("t")
     for text in ("9223372036854775808", "9" * 5000):
-        with pytest.raises(InvalidParameter, match="value out of range"):
+        with pytest.raises(System, match="value out of range"):
             Query(f"t={text}").integer("t")
 
 
