@@ -17,6 +17,10 @@ pytestmark = pytest.mark.kernel
 SMALL = make.image([make.layer([make.file_entry("a", b"aaa")])], tags=["small:1"])
 
 
+BAD = quote('{"bad":["x"]}')
+ELSEWHERE = quote('{"os":"linux","architecture":"s390x"}')
+
+
 def load(engine: Engine, data: bytes, query: str = "?quiet=1") -> list[dict[str, object]]:
     answer = engine.request("POST", f"/images/load{query}", raw=data)
     assert answer.status == 200, answer.body
@@ -47,6 +51,7 @@ def test_life(engine: Engine) -> None:
     engine.call("DELETE", f"/images/{SMALL.id}?force=1")
 
 
+@pytest.mark.skipif(make.architecture() == "s390x", reason="this machine is the other one")
 @pytest.mark.parametrize(
     ("method", "path", "status", "message"),
     [
@@ -54,11 +59,31 @@ def test_life(engine: Engine) -> None:
         ("GET", "/images/team/nope/json", 404, "No such image: team/nope:latest"),
         ("DELETE", "/images/nope:1", 404, "No such image: nope:1"),
         ("GET", "/images/UPPER/json", 400, "repository name (library/UPPER) must be lowercase"),
-        ("GET", "/images/nope/get", 404, "No such image: nope:latest"),
+        ("GET", "/images/nope/get", 404, "No such image: nope"),
         ("GET", "/images/nope/history", 404, "No such image: nope:latest"),
         ("POST", "/images/busybox/tag?repo=UPPER", 400, "must be lowercase"),
         ("POST", "/images/busybox/tag?repo=x&tag=a/b", 400, "invalid tag format"),
         ("GET", "/images/search?term=x", 501, "search is a service"),
+        ("GET", "/images/search?term=x&limit=1000", 400, "limit 1000 is outside the range of [1, 100]"),
+        ("GET", "/images/search?term=x&limit=a", 400,
+         'invalid limit specified: strconv.Atoi: parsing "a": invalid syntax'),
+        ("GET", f"/images/search?term=x&filters={BAD}", 400, "invalid filter 'bad'"),
+        ("GET", f"/images/busybox/json?platform={ELSEWHERE}", 404,
+         "image with reference busybox was found but its platform (linux/{here}) does not match the specified platform"
+         " (linux/s390x)"),
+        ("GET", f"/images/busybox/json?manifests=1&platform={ELSEWHERE}", 400,
+         "conflicting options: manifests and platform options cannot both be set"),
+        ("GET", "/images/busybox/json?platform=bad", 400,
+         "failed to parse platform: invalid character 'b' looking for beginning of value"),
+        ("GET", f"/images/busybox/history?platform={ELSEWHERE}", 404, "does not match the specified platform"),
+        ("GET", f"/images/busybox/get?platform={ELSEWHERE}", 500,
+         "no suitable export target found for platform linux/s390x"),
+        ("POST", f"/images/prune?filters={BAD}", 400, "invalid filter 'bad'"),
+        ("POST", "/images/create?fromImage=127.0.0.1:1/x&tag=1&platform=a/b/c/d", 400,
+         '"a/b/c/d": cannot parse platform specifier: invalid argument'),
+        ("POST", "/images/create?fromSrc=-&repo=x&changes=RUN%20x", 400, "RUN is not a valid change command"),
+        ("GET", f"/distribution/{'a' * 64}/json", 500, "no manifest found for full image ID"),
+        ("GET", "/distribution/127.0.0.1:1/x/json", 500, 'Get "http://127.0.0.1:1/v2/": dial tcp 127.0.0.1:1: connect'),
         ("GET", "/images/json?filters=%7B%22x%22%3A%5B%22y%22%5D%7D", 400, "invalid filter 'x'"),
         ("POST", "/images/create?fromImage=UPPER", 400, "must be lowercase"),
         ("POST", "/images/create?fromImage=127.0.0.1:1/x&tag=1", 500, 'Get "http://127.0.0.1:1/v2/": dial tcp'),
@@ -66,10 +91,33 @@ def test_life(engine: Engine) -> None:
         ("POST", "/images/create?fromSrc=ftp://x/y", 500, 'Get "ftp://x/y": unsupported protocol scheme "ftp"'),
         ("POST", "/images/create?fromSrc=file:///etc/passwd", 500, 'unsupported protocol scheme "file"'),
     ],
-)
+)  # fmt: skip
 def test_errors(engine: Engine, method: str, path: str, status: int, message: str) -> None:
     answer = engine.request(method, path)
-    assert (answer.status, message in answer.json()["message"]) == (status, True), answer.body
+    expected = message.replace("{here}", make.architecture())
+    assert (answer.status, expected in answer.json()["message"]) == (status, True), answer.body
+
+
+def test_platforms_of_containers(engine: Engine) -> None:
+    foreign = make.image([make.layer([make.file_entry("x")])], tags=["foreign:1"], architecture="mips64le")
+    load(engine, make.docker_archive([foreign]))
+    body = {"Image": "foreign:1", "Cmd": ["x"]}
+    made = engine.call("POST", "/containers/create", body)
+    assert made["Warnings"][0].startswith(
+        "The requested image's platform (linux/mips64le) does not match the detected host platform (linux/"
+    )
+    asked = engine.call("POST", "/containers/create?platform=linux/mips64le", body)
+    assert asked["Warnings"] == []
+    refused = engine.request("POST", f"/containers/create?platform=linux/{make.architecture()}", body)
+    assert (refused.status, refused.json()["message"]) == (
+        404,
+        "image with reference foreign:1 was found but its platform (linux/mips64le) does not match the specified"
+        f" platform (linux/{make.architecture()})",
+    )
+    assert engine.request("POST", "/containers/create?platform=b!d", body).status == 400
+    for each in (made, asked):
+        engine.call("DELETE", f"/containers/{each['Id']}")
+    engine.call("DELETE", "/images/foreign:1")
 
 
 def test_a_bad_archive_is_an_error_from_the_first_byte(engine: Engine) -> None:
