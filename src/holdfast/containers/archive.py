@@ -27,14 +27,14 @@ from holdfast.containers.archive_plain import plain
 from holdfast.containers.archive_reader import Source
 from holdfast.containers.archive_view import Part, clone
 from holdfast.containers.archive_walk import Emit
+from holdfast.containers.bindsource import open_bind
 from holdfast.containers.container import Container
 from holdfast.containers.model import ContainerRecord
 from holdfast.containers.rooms import Rooms
-from holdfast.containers.staging import open_bind
 from holdfast.errors import EngineError, NotFound, System
 from holdfast.kernel.path import owned_fd
 from holdfast.kernel.pidfd import is_same_process
-from holdfast.volumes.drivers.base import HERE, Hands, MountFailed, Opened, opened_here
+from holdfast.volumes.drivers.base import HERE, Hands, MountFailed, Opened
 from holdfast.volumes.mounts import MountPoint
 
 logger = log.get(__name__)
@@ -216,7 +216,7 @@ class Archives:
     def _open_source(self, container_id: str, point: MountPoint, undo: contextlib.ExitStack) -> Opened:
         """Open what a mount point shows; a volume is mounted until `undo`."""
         if point.type == "bind":
-            return opened_here(open_bind(point))
+            return open_bind(point, self._rooms.volumes.hands_at(point.source))
         mounted = dataclasses.replace(point, mount_id=secrets.token_hex(32))
         opened = self._rooms.volumes.mount(container_id, mounted)
         undo.callback(self._unmount, container_id, mounted)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from holdfast import faults, log
 from holdfast.containers import merge, names
+from holdfast.containers.bindsource import check_bind
 from holdfast.containers.checks import check_request
 from holdfast.containers.container import Container
 from holdfast.containers.folders import Folders
@@ -82,7 +83,9 @@ class Creator:
             )
         )
         points = tuple(self._with_image(point, held) if point.type == "image" else point for point in points)
-        _check_points(points)
+        for point in points:
+            if point.type == "bind" and point.must_exist:
+                check_bind(point, self._rooms.volumes.hands_at(point.source))
         endpoints = settle_endpoints(self._rooms, request.host_config.network_mode, request.endpoints)
         name = name or names.make(self._rooms.registry.has_name)
         self._rooms.registry.reserve(name, container_id)
@@ -183,14 +186,6 @@ def _on_host(request: CreateRequest) -> ContainerConfig:
     if request.host_config.network_mode != "host" or request.config.hostname:
         return request.config
     return dataclasses.replace(request.config, hostname=os.uname().nodename)
-
-
-def _check_points(points: tuple[MountPoint, ...]) -> None:
-    for point in points:
-        if point.type == "bind" and point.must_exist and not os.path.lexists(point.source):
-            raise InvalidParameter(
-                f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
-            )
 
 
 def _new_id() -> str:

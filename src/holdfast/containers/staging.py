@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.errors import EngineError, InvalidParameter, System
+from holdfast.errors import EngineError, System
 from holdfast.kernel import storage_worker
 from holdfast.kernel.mount import MS_PRIVATE, mount_setattr, move_mount, umount2
 from holdfast.kernel.mountinfo import MountInfo, parse_mountinfo
@@ -119,29 +119,6 @@ class Staging:
         """Detach what an engine that died in the middle of a start left behind. No container starts meanwhile."""
         for container_id in os.listdir(self._root) if self._root.is_dir() else ():
             self.unstage(container_id)
-
-
-def open_bind(point: MountPoint) -> int:
-    """Open a bind's source (O_PATH); a missing one is made as a directory if the request lets it be.
-
-    Links in the path are followed, as the path is the user's own word. Raises InvalidParameter if it is missing.
-    """
-    try:
-        return os.open(point.source, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        if not point.create_source:
-            raise InvalidParameter(
-                f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
-            ) from None
-    except OSError as error:
-        raise InvalidParameter(
-            f'invalid mount config for type "bind": stat {point.source}: {(error.strerror or "").lower()}'
-        ) from error
-    try:
-        os.makedirs(point.source, mode=0o755, exist_ok=True)
-        return os.open(point.source, os.O_PATH | os.O_CLOEXEC)
-    except OSError as error:
-        raise System(f"error while creating mount source path '{point.source}': {error}") from error
 
 
 def mount_of(fd: int) -> MountInfo:

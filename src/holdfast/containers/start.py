@@ -18,6 +18,7 @@ from pathlib import Path
 
 from holdfast import faults, log
 from holdfast.containers import health, logconfig
+from holdfast.containers.bindsource import open_bind
 from holdfast.containers.container import Container
 from holdfast.containers.imagemounts import open_image
 from holdfast.containers.joins import Joins
@@ -26,7 +27,7 @@ from holdfast.containers.model import ContainerRecord, now
 from holdfast.containers.networking import Networking
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.spec import Surroundings, spec_input
-from holdfast.containers.staging import open_bind, settle_propagation
+from holdfast.containers.staging import settle_propagation
 from holdfast.containers.targets import make_target
 from holdfast.errors import Conflict, DeadlineExceeded, EngineError, NotModified, Unavailable
 from holdfast.kernel.path import owned_fd
@@ -223,7 +224,7 @@ class Starter:
             elif point.type == "image":
                 opened = opened_here(open_image(self._rooms, record.id, number, point, fds))
             else:
-                opened = opened_here(open_bind(point))
+                opened = open_bind(point, self._rooms.volumes.hands_at(point.source))
             fds.callback(os.close, opened.fd)
             if point.type == "bind":
                 point = settle_propagation(point, opened.fd, self._rooms.config.state_root)

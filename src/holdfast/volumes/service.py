@@ -22,7 +22,7 @@ from holdfast.store import Store
 from holdfast.store.volumes import VolumeRecord, VolumeRef
 from holdfast.volumes import copyup, subpath
 from holdfast.volumes.catalogue import Catalogue
-from holdfast.volumes.drivers.base import Opened, VolumeDriver
+from holdfast.volumes.drivers.base import Hands, Opened, VolumeDriver
 from holdfast.volumes.drivers.check import Step
 from holdfast.volumes.drivers.local import LocalDriver
 from holdfast.volumes.fills import Fills
@@ -314,6 +314,10 @@ class Volumes:
         """Tell whether mounting the volume may have to wait for something that never answers."""
         record = self._catalogue.get(name)
         return record is not None and (record.driver != DEFAULT_DRIVER or self._local.may_hang(record))
+
+    def hands_at(self, path: str) -> Hands:
+        """Give who may touch a path of the host: what lies there may be on a server that is gone."""
+        return self._local.hands_at(path)
 
     def unmount(self, container_id: str, point: MountPoint) -> None:
         """End what `mount` began. A volume that is gone is no error. Raises what the driver raises."""

@@ -206,6 +206,30 @@ def test_a_server_that_dies_in_the_middle_of_docker_cp(engine: Engine, server: F
     assert shown(engine, "copied", "/data/more") == {"more": b"again"}
 
 
+def test_a_bind_of_a_directory_on_a_dead_server(engine: Engine, server: FuseServer, tmp_path: Path) -> None:
+    source = tmp_path / "fuse/sub"
+    assert create(engine, "bound", f"{source}:/data").status == 201
+    engine.call("POST", "/containers/bound/start")
+    engine.call("POST", "/containers/bound/stop?t=0")
+    server.hang()
+    mount = {"Type": "bind", "Source": str(source), "Target": "/data"}
+    body = {"Image": "busybox", "HostConfig": {"NetworkMode": "none", "Mounts": [mount]}}
+    with ThreadPoolExecutor(3) as clients:
+        calls = [
+            clients.submit(timed, engine, "POST", "/containers/bound/start"),
+            clients.submit(timed, engine, "POST", "/containers/create", body=body),
+        ]
+        others_go_on(engine)
+        calls.append(clients.submit(timed, engine, "HEAD", "/containers/bound/archive?path=/data"))
+        answers = [call.result() for call in calls]
+    for answer, took in answers:
+        assert (answer.status, took < 2 * TIMEOUT_S + LATE_S) == (500, True), (answer, took)
+    message = answers[0][0].json()["message"]
+    assert message == f"bind source path {source}: connection timed out"
+    server.come_back()
+    engine.call("POST", "/containers/bound/start")
+
+
 @pytest.mark.parametrize("after_ms", [0, 5, 20])
 def test_a_server_that_dies_in_the_middle_of_a_start(engine: Engine, server: FuseServer, after_ms: int) -> None:
     assert create(engine, "started", "cold:/data").status == 201

@@ -5,18 +5,24 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from holdfast.containers import archive_steps, bindsource
 from holdfast.errors import Unavailable
 from holdfast.kernel.storage_worker import READ_LIMIT_BYTES, Failed
+from holdfast.volumes import copyup, subpath
 from holdfast.volumes.drivers.base import MountFailed
 from holdfast.volumes.drivers.workers import Workers
 from holdfast.volumes.outages import Outages
+from tests.support.engine import PROJECT
 
 
 @pytest.fixture
@@ -62,6 +68,12 @@ def test_answers_and_failures(workers: Workers, tmp_path: Path) -> None:
         workers.resolve("name with spaces." + "x" * 300)
     assert failed.value.at == "resolve"
     assert len(children()) == 1, "one is enough for calls that follow each other"
+
+
+@pytest.mark.parametrize("module", [copyup, subpath, archive_steps, bindsource])
+def test_what_workers_do_needs_the_standard_library_alone(module: ModuleType) -> None:
+    source = f"import sys; sys.path.append({str(PROJECT / 'src')!r}); import {module.__name__}"
+    subprocess.run([sys.executable, "-I", "-S", "-c", source], check=True, timeout=20)
 
 
 def test_descriptors_come_back(workers: Workers, tmp_path: Path) -> None:

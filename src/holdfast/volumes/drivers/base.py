@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from holdfast.errors import System
 from holdfast.kernel.storage_worker import Answer
-from holdfast.store.volumes import VolumeRecord
+
+if TYPE_CHECKING:  # workers import this file, and have no packages but the standard library's
+    from holdfast.store.volumes import VolumeRecord
 
 
 class MountFailed(System):

@@ -57,7 +57,7 @@ from holdfast.volumes.drivers.base import (
 from holdfast.volumes.drivers.check import Checker, Step
 from holdfast.volumes.drivers.mounter import Mounter, is_mount_point, why
 from holdfast.volumes.drivers.mounting import Source, source_of
-from holdfast.volumes.drivers.workers import Workers
+from holdfast.volumes.drivers.workers import Workers, on_network
 
 logger = log.get(__name__)
 
@@ -196,6 +196,13 @@ class LocalDriver:
     def hands(self, record: VolumeRecord) -> Hands:
         """Give who may touch the volume's data, once it is mounted."""
         return self._workers if self.may_hang(record) and not self._is_of_pool(record) else HERE
+
+    def hands_at(self, path: str) -> Hands:
+        """Give who may touch a path of the host."""
+        try:
+            return self._workers if on_network(path) else HERE
+        except OSError:
+            return self._workers
 
     def open(self, record: VolumeRecord, subpath: str) -> Opened:
         """Open mounted data, or what lies at `subpath` in it. Raises NotFound, InvalidParameter, MountFailed, System.

@@ -27,9 +27,13 @@ from collections.abc import Callable, Iterator, Sequence
 from holdfast import errors, log
 from holdfast.errors import EngineError, Unavailable
 from holdfast.kernel import storage_worker
+from holdfast.kernel.libc import AT_FDCWD
+from holdfast.kernel.mountinfo import read_mountinfo
+from holdfast.kernel.path import RESOLVE_NO_XDEV, openat2, owned_fd
 from holdfast.kernel.storage_worker import MESSAGE_BYTES, Answer, Failed
 from holdfast.process.run import spawn
 from holdfast.volumes.drivers.base import Emit, MountFailed, Stream
+from holdfast.volumes.drivers.mounting import NETWORK_TYPES
 
 logger = log.get(__name__)
 
@@ -38,6 +42,29 @@ _KEPT_IDLE = 2
 _LOOK_AFTER_S = 1.0
 _DYING_S = 0.1
 _PIPE_BYTES = 1 << 20
+_SERVED_TYPES = NETWORK_TYPES | {"9p", "afs", "beegfs", "ceph", "coda", "gfs2", "gpfs", "lustre", "ocfs2", "virtiofs"}
+
+
+def on_network(path: str) -> bool:
+    """Tell whether a path of the host may lead to a file server, or have one's files below it, without asking any.
+
+    In doubt, as on another mount of a machine that has such mounts, it may. Raises OSError.
+    """
+    servers = [
+        entry.mount_point
+        for entry in read_mountinfo()
+        if entry.fstype in _SERVED_TYPES or entry.fstype.startswith("fuse")
+    ]
+    if not servers:
+        return False
+    try:
+        with owned_fd(openat2(AT_FDCWD, path, os.O_PATH, 0, RESOLVE_NO_XDEV)) as fd:
+            found = os.readlink(f"/proc/self/fd/{fd}").rstrip("/") + "/"
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return any(server.startswith(found) for server in servers)
 
 
 class Workers:
