@@ -29,7 +29,7 @@ lint: ## mypy, ruff and shellcheck
 bench: ## Measure against Docker Engine, fetched into build/ (root)
 	@scripts/bench.sh $(BENCH_FLAGS)
 
-soak: ## Kill the engine and cut its power at random, for SOAK_SECONDS (600) a test or longer (root)
+soak: ## Kill the engine, cut its power, let a crowd work on it: SOAK_SECONDS (600) a test or longer (root)
 	@scripts/setup.sh test
 	@$(python) -m pytest -m soak --soak=$${SOAK_SECONDS:-600} $(PYTEST_FLAGS)
 
