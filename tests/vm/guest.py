@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tests.support import fates
 from tests.support.engine import Engine
 from tests.support.images import busybox_image, docker_archive, file_entry, image, layer
 from tests.vm import servers
@@ -26,7 +27,7 @@ from tests.vm import servers
 STATE = Path("/state")
 CGROUPS = Path("/sys/fs/cgroup")
 MOUNT_TIMEOUT_S = 8
-_ALL_ARE_THERE_S = 4
+_ALL_ARE_THERE_S = 3
 """How long fifty requests need until all of them wait for storage, on the guest's one slow processor."""
 CHECKS: dict[str, Callable[[Engine], None]] = {}
 SHARE_CHECKS: dict[str, Callable[[Engine], None]] = {}
@@ -228,6 +229,30 @@ def too_many_processes_are_refused(engine: Engine) -> None:
     code, text = run(engine, ["sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait"], PidsLimit=4)
     assert code != 0, text
     assert "fork" in text, text
+
+
+@check
+def an_image_is_built(engine: Engine) -> None:
+    """By buildah, with limits and in a control group of the build's own, which goes with it."""
+    text = b"FROM busybox\nRUN cat /proc/self/cgroup; id -u >/made\n"
+    context = layer([file_entry("Dockerfile", text)])
+    answer = engine.request("POST", "/build?t=built&memory=50000000&networkmode=none", raw=context)
+    assert b"Successfully tagged built:latest" in answer.body, answer.body
+    assert run(engine, ["cat", "/made"], image="built") == (0, "0\n")
+    left = [path.name for path in Path("/sys/fs/cgroup").glob("*/build-*")]
+    assert left == []
+
+
+@check
+def fields_are_at_work_with_version_2(engine: Engine) -> None:
+    """What docs/compatibility.toml calls honoured, as far as one container shows it."""
+    folder = STATE / "bound"
+    folder.mkdir()
+    (folder / "file").write_text("bound\n")
+    made: list[str] = []
+    fates.check(engine, made, fates.main_proofs(folder))
+    for key in made:
+        engine.call("DELETE", f"/containers/{key}?v=1")
 
 
 @check
@@ -462,7 +487,6 @@ def a_dead_server_holds_up_nobody_else(engine: Engine) -> None:
     touching += [("DELETE", f"/volumes/away-{3 + number % 2}") for number in range(6)]
     assert len(touching) == 50
     servers.vanish()
-    began = time.monotonic()
     with ThreadPoolExecutor(50) as clients:
         waiting = [clients.submit(timed, engine, *call) for call in touching]
         time.sleep(_ALL_ARE_THERE_S)
@@ -470,11 +494,11 @@ def a_dead_server_holds_up_nobody_else(engine: Engine) -> None:
         took = {path: timed(engine, method, path) for method, path in healthy * 3}
         removed = [timed(engine, "DELETE", f"/volumes/near-{number}") for number in range(10, 20)]
         plain = timed(engine, "POST", "/containers/plain/start")
-        within = time.monotonic() - began
+        still_hanging = sum(not call.done() for call in waiting)
         failed = [call.result() for call in waiting]
-    report(dead_server={"took": took, "removed": removed, "plain": plain, "within": within, "failed": failed})
-    assert hanging == 50, hanging
-    assert within < MOUNT_TIMEOUT_S, "all that while the others wait"
+    report(dead_server={"took": took, "removed": removed, "plain": plain, "hanging": (hanging, still_hanging), "failed": failed})
+    assert hanging == 50
+    assert still_hanging, "all that while the others wait"
     assert all(status == 200 and seconds < 0.2 for status, seconds in took.values()), took
     assert all(status == 204 and seconds < 0.2 for status, seconds in removed), removed
     assert plain[0] == 204, plain
