@@ -13,7 +13,7 @@ from tests.support.guest import Guest, architecture_has_guest, find_kernel, make
 from tests.support.images import busybox_archive
 from tests.vm.guest import CHECKS, SHARE_CHECKS
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(450)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,7 +30,7 @@ def guest_kernel() -> None:
 def core_reports(tmp_path_factory: pytest.TempPathFactory, guest_kernel: None) -> Iterator[list[dict[str, Any]]]:
     """One boot for all checks; the reports, and the end of the engine's log for failures."""
     with Guest(make_disk(tmp_path_factory.mktemp("core") / "disk"), "core", "shares") as guest:
-        guest.wait_for("exit", timeout_s=280)
+        guest.wait_for("exit", timeout_s=420)
         yield guest.reports
 
 
