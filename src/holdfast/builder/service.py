@@ -46,6 +46,7 @@ logger = log.get(__name__)
 Emit = Callable[[dict[str, Any]], object]
 
 INTENT: Final = "build"
+_CLOSE_S: Final = 15.0
 _HUB: Final = ("https://index.docker.io/v1/", "index.docker.io", "docker.io")
 
 
@@ -66,6 +67,8 @@ class Builds:
         self._imports = NamedLocks()
         self._guard = threading.Lock()
         self._running: dict[str, threading.Event] = {}
+        self._stops: list[threading.Event] = []
+        self._ended = threading.Condition(self._guard)
 
     def restore(self) -> None:
         """End and remove what builds of a dead engine left. Raises OSError, System."""
@@ -93,7 +96,11 @@ class Builds:
         parse_platform(request.platform)
         build_id = secrets.token_hex(32)
         messages = _Messages(emit, quiet=request.quiet)
-        with self._recorded(build_id, request, stopped) as folder, contextlib.ExitStack() as held:
+        with (
+            self._listed(request, stopped),
+            self._recorded(build_id) as folder,
+            contextlib.ExitStack() as held,
+        ):
             try:
                 steps, ids = self._prepare(request, program, body, folder, messages, held)
                 image_id = self._run(request, build_id, folder, steps, ids, messages, stopped)
@@ -113,6 +120,14 @@ class Builds:
         if stopped is not None:
             stopped.set()
 
+    def close(self) -> None:
+        """End all builds and wait until they have cleared up; those that take too long are left to the next engine."""
+        with self._ended:
+            for stopped in self._stops:
+                stopped.set()
+            if not self._ended.wait_for(lambda: not self._stops, _CLOSE_S):
+                logger.warning("builds are left to the next engine", extra={"builds": len(self._stops)})
+
     def usage(self) -> list[CacheRecord]:
         """Give what the build cache holds, the newest first. Raises System."""
         try:
@@ -130,7 +145,7 @@ class Builds:
     # -- steps ---------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _recorded(self, build_id: str, request: BuildRequest, stopped: threading.Event) -> Iterator[Path]:
+    def _recorded(self, build_id: str) -> Iterator[Path]:
         """Give a build its folder, and take away everything of it at the end."""
         folder = self._folders / build_id
         with contextlib.ExitStack() as undo:
@@ -144,15 +159,22 @@ class Builds:
                 undo.enter_context(self._cache.used())
             except OSError as error:
                 raise System(f"build: {error}") from error
-            if request.build_id:
-                with self._guard:
-                    self._running[request.build_id] = stopped
-                undo.callback(self._forget, request.build_id)
             yield folder
 
-    def _forget(self, build_id: str) -> None:
+    @contextlib.contextmanager
+    def _listed(self, request: BuildRequest, stopped: threading.Event) -> Iterator[None]:
+        """Let `cancel` and `close` find a build."""
         with self._guard:
-            self._running.pop(build_id, None)
+            self._stops.append(stopped)
+            if request.build_id:
+                self._running[request.build_id] = stopped
+        try:
+            yield
+        finally:
+            with self._ended:
+                self._stops.remove(stopped)
+                self._running.pop(request.build_id, None)
+                self._ended.notify_all()
 
     def _prepare(
         self,
@@ -266,7 +288,6 @@ class Builds:
         try:
             for kind, data in running.pieces(stopped.is_set):
                 transcript.take(kind, data)
-            transcript.end()
         except BaseException:
             running.kill()
             self._cache.note_leftovers()
@@ -275,6 +296,7 @@ class Builds:
             status = running.finish()
         if status < 0 or stopped.is_set():
             self._cache.note_leftovers()
+        transcript.end(failed=status != 0)
         return status
 
     def _clear_leftovers(self, folder: Path) -> None:

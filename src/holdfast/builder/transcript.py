@@ -13,7 +13,7 @@ Source: recordings of Docker Engine; buildah, imagebuildah.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,13 +29,14 @@ _MADE: Final = re.compile(r"--> ([0-9a-f]{10,64})")
 _COMMIT: Final = re.compile(r"(?:\[\d+/\d+\] )?COMMIT ?")
 _ID: Final = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _CONTROL: Final = re.compile(r"(\[|STEP |--> |COMMIT|sha256:|[0-9a-f]{64})")
-_OWN_ERROR: Final = re.compile(
-    r"(Error|error): |error running container: |subprocess exited with status |\[Warning\] |time=\"[^\"]*\" level="
-)
+_FAREWELL: Final = re.compile(r"Error: |error running container: |: exit status ")
+_LAST_WORDS: Final = re.compile(r"error running container: |Error: (building|committing|checking) ")
 _UNUSED: Final = "[Warning] one or more build args were not consumed"
 """Said in our words at the end."""
 _RED: Final = "\x1b[91m{}\x1b[0m"
-_KEPT_ERRORS: Final = 40
+_HELD_LINES: Final = 40
+_LINE_BYTES: Final = 32 << 10
+"""A longer line is nobody's but a program's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Transcript:
         self.image_id = ""
         """The id that the last line named, without `sha256:`; "" so far."""
         self.errors: list[str] = []
-        """What buildah itself complained about, the last lines."""
+        """What buildah itself said last, if it failed; programs of the build may have said things that look like it."""
         self.stage = 0
         self.number = 0
         """Where the build is: the stage, and the instruction within it; 0 is FROM."""
@@ -74,6 +75,7 @@ class Transcript:
         self._pending = b""
         self._midline = False
         self._half_error = b""
+        self._held: list[str] = []
 
     def take(self, kind: str, data: bytes) -> None:
         """Take what `buildah.Call.pieces` gives: output, errors, or a moment in which nothing came."""
@@ -82,6 +84,9 @@ class Transcript:
         elif kind == "err":
             whole, newline, self._half_error = (self._half_error + data).rpartition(b"\n")
             self._complain(whole + newline)
+            if len(self._half_error) > _LINE_BYTES:
+                self._complain(self._half_error)
+                self._half_error = b""
         else:
             self._flush()
 
@@ -97,40 +102,59 @@ class Transcript:
                 self._say(line + b"\n")
             else:
                 self._line(line)
-        if self._midline and self._pending:
-            self._flush()
+        if self._pending and (self._midline or len(self._pending) > _LINE_BYTES):
+            self._flush(whatever=True)
 
-    def _flush(self) -> None:
-        """Pass on the beginning of a line that will not be one of buildah's own: nothing came for a moment."""
-        if self._pending and (self._midline or _CONTROL.match(self._pending.decode(errors="replace")) is None):
+    def _flush(self, *, whatever: bool = False) -> None:
+        """Pass on the beginning of a line, `whatever` it is, or if it will be none of buildah's own."""
+        if self._pending and (whatever or _CONTROL.match(self._pending.decode(errors="replace")) is None):
             self._say(self._pending)
             self._pending = b""
             self._midline = True
 
-    def end(self) -> None:
-        """Take what is left once the output has ended."""
+    def end(self, *, failed: bool) -> None:
+        """Take what is left once the output has ended; after a failure the last complaints are buildah's own."""
         if self._pending:
             self._line(self._pending)
             self._pending = b""
         if self._half_error:
             self._complain(self._half_error)
             self._half_error = b""
+        if failed:
+            own = [number for number, line in enumerate(self._held) if _LAST_WORDS.match(line)]
+            first = own[0] if own else max(0, len(self._held) - 1)
+            self.errors = [line.rstrip("\n") for line in self._held[first:]]
+            del self._held[first:]
+        self._release()
 
     def _complain(self, data: bytes) -> None:
-        """Take whole lines of standard error."""
-        said = []
+        """Take lines of standard error. What may be buildah's last words waits until something follows."""
+        said: list[str] = []
         for line in data.splitlines(keepends=True):
             text = line.decode(errors="replace")
-            if _OWN_ERROR.match(text) or (self.errors and text.startswith(": exit status")):
-                self.errors = [*self.errors, text.rstrip("\n")][-_KEPT_ERRORS:]
+            if _FAREWELL.match(text) and not (said and text.startswith(":")):
+                self._red(said)
+                said = []
+                self._held.append(text)
+                if len(self._held) > _HELD_LINES:
+                    self._red([self._held.pop(0)])
             else:
+                self._release()
                 said.append(text)
-        if said:
-            self._emit(stream(_RED.format("".join(said))))
+        self._red(said)
+
+    def _release(self) -> None:
+        held, self._held = self._held, []
+        self._red(held)
+
+    def _red(self, lines: Sequence[str]) -> None:
+        if lines:
+            self._emit(stream(_RED.format("".join(lines))))
 
     # -- inner ---------------------------------------------------------------------------------------------------------
 
     def _line(self, line: bytes) -> None:
+        self._release()
         text = line.decode(errors="replace")
         if (match := _STEP.fullmatch(text)) and self._step(
             int(match[1] or 1) - 1, int(match[2]), int(match[3]), match[4]
@@ -226,6 +250,7 @@ class Transcript:
         self._emit(stream("\n"))
 
     def _say(self, data: bytes) -> None:
+        self._release()
         self._emit(stream(data.decode(errors="replace")))
 
 

@@ -110,6 +110,7 @@ def _open(config: Config, closing: contextlib.ExitStack) -> Engine:
     builds = Builds(config, store, images, network, runtime)
     builds.namespace_of = containers.network_namespace
     builds.restore()
+    closing.callback(builds.close)
     return Engine(config, store, events, volumes, images, containers, runtime, network, builds)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import http.client
 import json
 import re
 import signal
@@ -235,7 +237,7 @@ def running_programs(engine: Engine) -> list[str]:
                 found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
         except OSError:
             continue
-    return found
+    return [command for command in found if command]  # those without one have ended
 
 
 def wait_until(condition: Callable[[], bool], what: str, within_s: float = 15) -> None:
@@ -260,6 +262,23 @@ def test_a_client_that_vanishes_ends_its_build(engine: Engine, tmp_path: Path) -
         assert_consistent(engine)
         containers = engine.state_root / "build-cache" / "overlay-containers"
         assert not [entry for entry in containers.iterdir() if entry.is_dir()], "working containers stay"
+
+
+def test_an_engine_that_stops_ends_its_builds(fresh_engine: Engine) -> None:
+    raw = context({"Dockerfile": "FROM busybox\nRUN sleep 985\n"})
+
+    def build() -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            fresh_engine.request("POST", "/build", raw=raw)
+
+    client = threading.Thread(target=build)
+    client.start()
+    wait_until(lambda: any("sleep 985" in name for name in running_programs(fresh_engine)), "the step does not begin")
+    fresh_engine.stop()
+    assert running_programs(fresh_engine) == []
+    client.join(10)
+    fresh_engine.start()
+    assert_consistent(fresh_engine)
 
 
 def test_cancel_by_name(engine: Engine) -> None:

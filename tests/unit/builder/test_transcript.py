@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ def test_steps_of_two_stages(size: int) -> None:
     follows, said = transcript(TWO_STAGES)
     for start in range(0, len(OUTPUT), size):
         follows.take("out", OUTPUT[start : start + size])
-    follows.end()
+    follows.end(failed=False)
     assert shown(said) == SHOWN
     assert follows.image_id == "c" * 64
 
@@ -83,6 +84,28 @@ def test_errors_are_red_and_triggers_are_no_steps() -> None:
     assert shown(said) == (
         f"Step 1/2 : FROM x\n# Executing 2 build triggers\n ---> {'e' * 12}\n\x1b[91moh no\n\x1b[0mStep 2/2 : RUN a\n"
     )
+
+
+def test_what_programs_complain_of_is_shown_and_buildah_s_last_words_are_not() -> None:
+    for failed in (False, True):
+        follows, said = transcript("FROM x\nRUN a\n")
+        follows.take("out", b"STEP 1/2: FROM x\nSTEP 2/2: RUN a\n")
+        follows.take("err", b"Error: mine\nerror: of rustc\nError: mine again\n")
+        if failed:
+            follows.take("err", b'Error: building at STEP "RUN a": while running runtime: exit status 1\n')
+        follows.end(failed=failed)
+        red = re.sub(r"\x1b\[\d*m", "", shown(said)).partition("RUN a\n")[2]
+        assert red == "Error: mine\nerror: of rustc\nError: mine again\n"
+        assert len(follows.errors) == failed
+
+
+def test_endless_lines_are_not_kept() -> None:
+    follows, said = transcript("FROM x\nRUN a\n")
+    follows.take("out", b"STEP 1/2: FROM x\nSTEP 2/2: RUN a\n")
+    for kind in ("out", "err"):
+        for _ in range(10):
+            follows.take(kind, b"-" * 10_000)
+    assert shown(said).count("-") > 100_000
 
 
 CREATE = 'error running container: from /usr/sbin/runc creating container for [/nope a]: time="x" level=error msg="'
@@ -146,7 +169,7 @@ def test_failures(instruction: str, complaint: str, message: str, code: int) -> 
     follows, _ = transcript(f"FROM x\n{instruction}\n")
     follows.take("out", b"STEP 1/2: FROM x\nSTEP 2/2: whatever\n")
     follows.take("err", complaint.encode())
-    follows.end()
+    follows.end(failed=True)
     failed = failure(follows, runtime="runc", status=125)
     assert isinstance(failed, BuildFailed)
     assert (str(failed), failed.code) == (message, code)
