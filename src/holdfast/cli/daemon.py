@@ -27,7 +27,7 @@ _HELP = {
     "bridge_subnet": "Subnet of the default bridge; else one clear of the host's routes",
     "nft_table": "Name of the nftables table",
     "stop_timeout_s": "Seconds between asking a container to stop and killing it",
-    "mount_timeout_s": "Seconds that a server or device may take to answer when a volume is mounted",
+    "mount_timeout_s": "Seconds that a volume's server or device may take to answer",
     "trash_keep_s": "Seconds that a removed volume can be had back",
     "trash_limit_bytes": "What the trash may take before the oldest goes early; 0: a tenth of the file system",
     "trash_grace_s": "Seconds that a removed volume stays whatever the trash takes",
