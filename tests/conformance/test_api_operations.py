@@ -328,3 +328,68 @@ def test_an_engine_that_ends_while_a_stop_waits(tmp_path: Path) -> None:
         assert engine.call("GET", "/containers/box/json")["State"]["Running"]
     finally:
         engine.close()
+
+
+# --- web sockets ------------------------------------------------------------------------------------------------------
+
+HANDSHAKE = (
+    "GET /containers/{name}/attach/ws?{query} HTTP/1.1\r\nHost: docker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
+)
+
+
+def web_socket(engine: Engine, name: str, query: str, more: str = "") -> tuple[socket.socket, bytes]:
+    """A connection after its handshake, and the head of the answer."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(20)
+    connection.connect(str(engine.socket_path))
+    connection.sendall(HANDSHAKE.format(name=name, query=query, more=more).encode())
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += connection.recv(1)
+    return connection, head
+
+
+def client_frame(opcode: int, data: bytes) -> bytes:
+    return bytes((0x80 | opcode, 0x80 | len(data))) + bytes(4) + data
+
+
+def server_frame(connection: socket.socket) -> tuple[int, bytes]:
+    head = connection.recv(2, socket.MSG_WAITALL)
+    return head[0] & 15, connection.recv(head[1], socket.MSG_WAITALL) if head[1] else b""
+
+
+def test_a_web_socket(clean_engine: Engine) -> None:
+    body = {"Image": "busybox", "Cmd": ["sh", "-c", "read a; echo got $a; exit 3"], "OpenStdin": True}
+    clean_engine.call("POST", "/containers/create?name=box", body)
+    connection, head = web_socket(clean_engine, "box", "stream=1&stdin=1&stdout=1")
+    with connection:
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
+        clean_engine.call("POST", "/containers/box/start")
+        connection.sendall(client_frame(9, b"there?"))
+        assert server_frame(connection) == (10, b"there?")
+        connection.sendall(client_frame(1, b"wo") + client_frame(2, b"rd\n"))
+        assert server_frame(connection) == (2, b"got word\n")
+        assert server_frame(connection)[0] in (8, 0)
+    assert clean_engine.call("POST", "/containers/box/wait") == {"StatusCode": 3}
+
+
+def test_a_web_socket_that_is_closed_and_one_that_is_none(clean_engine: Engine) -> None:
+    if isinstance(clean_engine, DockerEngine):
+        pytest.skip("Docker answers neither a close nor a bad frame in the protocol's words")
+    make(clean_engine, "box")
+    connection, _ = web_socket(clean_engine, "box", "stream=1&stdout=1")
+    with connection:
+        connection.sendall(client_frame(8, b"\x03\xe8bye"))
+        assert server_frame(connection) == (8, b"\x03\xe8")
+    connection, _ = web_socket(clean_engine, "box", "stream=1&stdout=1")
+    with connection:
+        connection.sendall(b"\x81\x01a")
+        assert server_frame(connection) == (8, b"\x03\xea")
+    connection, head = web_socket(clean_engine, "box", "stream=1", "Origin: https://elsewhere.example\r\n")
+    with connection:
+        assert head.startswith(b"HTTP/1.1 400 ")
+    assert clean_engine.request("GET", "/containers/box/attach/ws").status == 400
+    assert clean_engine.request("GET", "/containers/nope/attach/ws").status == 404
+    assert clean_engine.call("GET", "/containers/box/json")["State"]["Running"]

@@ -17,15 +17,12 @@ import os
 import socket
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from holdfast import log
 from holdfast.api.request import ClientGone
 from holdfast.errors import InvalidParameter
 from holdfast.runtime.attach import PACKET_BYTES, STDERR, STDOUT, hang_up, split_packet, stdin_packets
-
-if TYPE_CHECKING:
-    from holdfast.api.hijack import HijackedStream
 
 logger = log.get(__name__)
 
@@ -112,16 +109,31 @@ class Backlog:
             self._fd = -1
 
 
+class Duplex(Protocol):
+    """A client's end: a stream that was taken over, or a web socket."""
+
+    disconnected: asyncio.Future[None]
+
+    async def read(self) -> bytes:
+        """Give the next bytes, b"" once the client has no more to say."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; waits while the client does not read. Raises ClientGone."""
+        ...
+
+
 class Pump:
     """Carries the streams of one process to and from one client until either has enough."""
 
     def __init__(
         self,
-        stream: HijackedStream,
+        stream: Duplex,
         connection: socket.socket,
         folder: Path,
         *,
         tty: bool,
+        framed: bool | None = None,
         stdin: bool,
         stdout: bool,
         stderr: bool,
@@ -129,6 +141,8 @@ class Pump:
         stdin_once: bool,
     ) -> None:
         """`connection` is conmon's socket, closed at the end; conmon ends the input of a `stdin_once` process then.
+
+        What comes from a process without a terminal is `framed`, unless told otherwise.
 
         Docker's rule is followed: with `stdin_once` and without a terminal, the end of what a client with `stdin` has
         to say is the end of the process's input; else it is the end of this stream alone. Source: moby,
@@ -138,6 +152,7 @@ class Pump:
         self._stream = stream
         self._connection = connection
         self._tty = tty
+        self._framed = not tty if framed is None else framed
         self._stdin = stdin
         self._wanted = {number for number, wish in ((STDOUT, stdout), (STDERR, stderr)) if wish}
         self._keys = KeyWatch(detach_keys if tty and stdin else b"")
@@ -215,7 +230,7 @@ class Pump:
                     self._end()
                     break
                 if number in self._wanted or (self._tty and self._wanted):
-                    self._backlog.put(data if self._tty else frame(number, data))
+                    self._backlog.put(frame(number, data) if self._framed else data)
                 if self._backlog.is_full:
                     self._pause()
                     break
@@ -225,7 +240,7 @@ class Pump:
             self._end()
         except OSError as error:
             logger.warning("output of a process is lost to its client", extra={"error": error})
-            if not self._tty:
+            if self._framed:
                 with contextlib.suppress(OSError):
                     self._backlog.put(frame(SYSTEM_ERROR, f"output was lost: {error}\n".encode()))
             self._end()

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.api.attach import Pump, SocketPromise, frame_head, parse_detach_keys
+from holdfast.api.attach import Duplex, Pump, SocketPromise, frame_head, parse_detach_keys
 from holdfast.api.events import parse_time
 from holdfast.api.request import ClientGone
 from holdfast.api.response import Response, StreamResponse
 from holdfast.api.status import plain_error
+from holdfast.api.websocket import WebSocket, accept
 from holdfast.api.worker import in_worker
 from holdfast.errors import EngineError, InvalidParameter, Unsupported
 from holdfast.runtime.attach import STDERR, STDOUT
@@ -25,7 +26,6 @@ from holdfast.runtime.logs import LogEntry, LogFollower, format_time, read_entri
 
 if TYPE_CHECKING:
     from holdfast.api.engine import Engine
-    from holdfast.api.hijack import HijackedStream
     from holdfast.api.request import Request
     from holdfast.containers.container import Container
 
@@ -54,53 +54,106 @@ class _Look:
     details: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Attach:
+    """What a client that attaches wants."""
+
+    stream: bool
+    logs: bool
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    keys: bytes
+
+    @classmethod
+    def read(cls, request: Request, *, default: bool = False) -> _Attach:
+        """Read a query; `default` is for the streams. Raises InvalidParameter."""
+        query = request.query
+        stdin, stdout, stderr = (query.flag(name, default) for name in ("stdin", "stdout", "stderr"))
+        keys = parse_detach_keys(query.get("detachKeys"))
+        return cls(query.flag("stream"), query.flag("logs"), stdin, stdout, stderr, keys)
+
+
 async def container_attach(request: Request, engine: Engine) -> Response | None:
     """POST /containers/{id}/attach → 101 at once, then the streams. Errors before are plain text. ContainerAttach."""
-    query = request.query
-    wants_stream, wants_logs = query.flag("stream"), query.flag("logs")
-    stdin, stdout, stderr = (query.flag(name) for name in ("stdin", "stdout", "stderr"))
+    async with contextlib.AsyncExitStack() as undo:
+        try:
+            wishes = _Attach.read(request)
+            if request.has_body:
+                await request.body()
+            container, promise = await undo.enter_async_context(_waiting(request, engine, wishes))
+        except EngineError as error:
+            return plain_error(error)
+        tty = container.record.config.tty
+        stream = await request.hijack(request.stream_content_type(tty=tty))
+        undo.callback(stream.close)
+        await _carry(engine, container, stream, wishes, promise, framed=not tty)
+    return None
+
+
+async def container_attach_ws(request: Request, engine: Engine) -> None:
+    """GET /containers/{id}/attach/ws → 101 web socket, all streams as they are. Operation ContainerAttachWebsocket."""
+    wishes = _Attach.read(request, default=request.api_version < _WEB_SOCKET_CHOOSES_SINCE)
+    engine.containers.get(request.params["id"])
+    head = accept(request.headers)
+    async with _waiting(request, engine, wishes) as (container, promise):
+        web_socket = WebSocket(await request.hijack_with(head))
+        if not (wishes.stdin and wishes.stream and container.record.config.open_stdin):
+            web_socket.ignore_input()
+        try:
+            await _carry(engine, container, web_socket, wishes, promise, framed=False)
+        finally:
+            await web_socket.end()
+
+
+_WEB_SOCKET_CHOOSES_SINCE = (1, 42)
+
+
+@contextlib.asynccontextmanager
+async def _waiting(
+    request: Request, engine: Engine, wishes: _Attach
+) -> AsyncIterator[tuple[Container, SocketPromise]]:
+    """Find the container and wait for its streams for the length of the block. Raises NotFound, Conflict."""
     promise = SocketPromise()
     cancel: Callable[[], None] = lambda: None  # noqa: E731
     try:
-        keys = parse_detach_keys(query.get("detachKeys"))
-        if request.has_body:
-            await request.body()
-        if wants_stream:
+        if wishes.stream:
             container, cancel = await in_worker(engine.containers.attach, request.params["id"], promise.give)
         else:
             container = engine.containers.get(request.params["id"])
-    except EngineError as error:
-        return plain_error(error)
-    config = container.record.config
-    try:
-        stream = await request.hijack(request.stream_content_type(tty=config.tty))
-        try:
-            if wants_logs and engine.containers.log_rules(container).is_kept:
-                wanted = frozenset(name for name, wish in (("stdout", stdout), ("stderr", stderr)) if wish)
-                await _replay(stream, engine.containers.log_of(container), _Look(wanted, config.tty))
-            connection = await _first(promise.future, stream) if wants_stream else None
-            if connection is not None:
-                promise.taken = True
-                pump = Pump(
-                    stream,
-                    connection,
-                    engine.config.state_root,
-                    tty=config.tty,
-                    stdin=stdin and config.open_stdin,
-                    stdout=stdout,
-                    stderr=stderr,
-                    detach_keys=keys,
-                    stdin_once=config.stdin_once,
-                )
-                await pump.run()
-        except ClientGone:
-            pass
-        finally:
-            stream.close()
+        yield container, promise
     finally:
         cancel()
         _close_late(promise)
-    return None
+
+
+async def _carry(
+    engine: Engine, container: Container, stream: Duplex, wishes: _Attach, promise: SocketPromise, *, framed: bool
+) -> None:
+    """Carry the log, if it is wanted, and the streams until either side has enough."""
+    config = container.record.config
+    with contextlib.suppress(ClientGone):
+        if wishes.logs and engine.containers.log_rules(container).is_kept:
+            wanted = frozenset(
+                name for name, wish in (("stdout", wishes.stdout), ("stderr", wishes.stderr)) if wish
+            )
+            await _replay(stream, engine.containers.log_of(container), _Look(wanted, not framed))
+        connection = await _first(promise.future, stream) if wishes.stream else None
+        if connection is not None:
+            promise.taken = True
+            pump = Pump(
+                stream,
+                connection,
+                engine.config.state_root,
+                tty=config.tty,
+                framed=framed,
+                stdin=wishes.stdin and config.open_stdin,
+                stdout=wishes.stdout,
+                stderr=wishes.stderr,
+                detach_keys=wishes.keys,
+                stdin_once=config.stdin_once,
+            )
+            await pump.run()
 
 
 def _close_late(promise: SocketPromise) -> None:
@@ -115,7 +168,7 @@ def _close_late(promise: SocketPromise) -> None:
 
 
 async def _first(
-    future: asyncio.Future[socket.socket | None], stream: HijackedStream
+    future: asyncio.Future[socket.socket | None], stream: Duplex
 ) -> socket.socket | None:
     """Wait for a socket, or for the client to go."""
     await asyncio.wait((future, stream.disconnected), return_when=asyncio.FIRST_COMPLETED)
@@ -124,7 +177,7 @@ async def _first(
     return future.result()
 
 
-async def _replay(stream: HijackedStream, path: Path, look: _Look) -> None:
+async def _replay(stream: Duplex, path: Path, look: _Look) -> None:
     async for piece in _read(path, _Limits(None, 0, 0), look):
         await stream.write(piece)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 routes = Router()
 
 routes.add("POST", "/containers/{id}/attach")(streams.container_attach)
+routes.add("GET", "/containers/{id}/attach/ws")(streams.container_attach_ws)
 routes.add("GET", "/containers/{id}/logs")(streams.container_logs)
 
 _START_WITH_BODY = (

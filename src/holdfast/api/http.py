@@ -396,8 +396,10 @@ class Connection(asyncio.Protocol):
             self._held = lent.rest
             request.feed(b"", done=True)
 
-    async def take_over(self, request: Request, content_type: str, *, engine_headers: bool) -> HijackedStream:
-        """End HTTP here; the bytes held behind the request are the stream's first."""
+    async def take_over(
+        self, request: Request, content_type: str, *, engine_headers: bool, head: bytes = b""
+    ) -> HijackedStream:
+        """End HTTP here, with `head` if there is one; the bytes held behind the request are the stream's first."""
         if self._lost:
             raise ClientGone
         assert self._body is None, "read the body before taking over the connection"
@@ -407,7 +409,7 @@ class Connection(asyncio.Protocol):
         if not request.wants_upgrade:
             content_type = RAW_STREAM  # whatever is in it. Source: moby, container/attach.go, postContainersAttach
         self._transport.write(
-            encode_hijack_head(content_type, upgrade=request.wants_upgrade, engine_headers=engine_headers)
+            head or encode_hijack_head(content_type, upgrade=request.wants_upgrade, engine_headers=engine_headers)
         )
         self._stream = HijackedStream(self, self._output, early, ended=self._input_ended)
         if self._input_ended:

@@ -58,7 +58,9 @@ class Carrier(Protocol):
         """End the lending, whether the body was read to its end or not."""
         ...
 
-    async def take_over(self, request: Request, content_type: str, *, engine_headers: bool) -> HijackedStream:
+    async def take_over(
+        self, request: Request, content_type: str, *, engine_headers: bool, head: bytes = b""
+    ) -> HijackedStream:
         """End HTTP on this connection and give the raw stream."""
         ...
 
@@ -209,6 +211,10 @@ class Request:
         Source: Docker Engine API, ContainerAttach, and recordings of it.
         """
         return await self._carrier.take_over(self, content_type, engine_headers=engine_headers)
+
+    async def hijack_with(self, head: bytes) -> HijackedStream:
+        """Answer with this head and take over the connection, as `hijack` does."""
+        return await self._carrier.take_over(self, RAW_STREAM, engine_headers=False, head=head)
 
     def stream_content_type(self, *, tty: bool) -> str:
         """Give the content type of an attach, exec or logs stream: multiplexed from API 1.42 on, unless a terminal."""
