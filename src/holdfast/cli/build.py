@@ -15,6 +15,7 @@ from holdfast.cli import human
 from holdfast.cli.build_context import Context, packed
 from holdfast.cli.command import command, filter_option, gathered
 from holdfast.cli.container_flags import BYTES
+from holdfast.cli.credentials import config_header
 from holdfast.cli.progress import StreamFailed, show_progress
 from holdfast.cli.session import Refused, confirmed, pass_client
 from holdfast.client import Client
@@ -80,7 +81,7 @@ def build(
         "platform": platform, "rm": True,
     }  # fmt: skip
     try:
-        data = show_progress(client.images.build(body, query), sys.stdout)
+        data = show_progress(client.images.build(body, query, config=config_header()), sys.stdout)
     except StreamFailed as failed:
         print(failed, file=sys.stderr)
         return failed.code or 1

@@ -91,6 +91,10 @@ class CredentialFile:
             self._write()
         return known
 
+    def servers(self) -> list[str]:
+        """The servers that somebody logged in to."""
+        return sorted(self._auths())
+
     def _auths(self) -> dict[str, Any]:
         found = self._document.setdefault("auths", {})
         if not isinstance(found, dict):
@@ -146,6 +150,13 @@ def auth_header(repository: str) -> str:
     if login is None:
         return ""
     return base64.urlsafe_b64encode(json.dumps(login.document(server)).encode()).decode()
+
+
+def config_header() -> str:
+    """`X-Registry-Config` for a build, which may need several registries; "" where nobody logged in. Raises Refused."""
+    known = CredentialFile()
+    logins = {server: login.document(server) for server in known.servers() if (login := known.get(server)) is not None}
+    return base64.urlsafe_b64encode(json.dumps(logins).encode()).decode() if logins else ""
 
 
 def _decode(entry: Mapping[str, Any]) -> Login | None:

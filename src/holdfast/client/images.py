@@ -93,9 +93,9 @@ class Images:
         }
         return self._transport.stream("POST", "/images/create", query, body)
 
-    def build(self, context: Iterable[bytes], query: Mapping[str, object]) -> Iterator[Document]:
-        """Build an image of a context in a tar; `query` as the API names it."""
-        return self._transport.stream("POST", "/build", query, context)
+    def build(self, context: Iterable[bytes], query: Mapping[str, object], *, config: str = "") -> Iterator[Document]:
+        """Build an image of a context in a tar; `query` as the API names it. `config`: header `X-Registry-Config`."""
+        return self._transport.stream("POST", "/build", query, context, {"X-Registry-Config": config} if config else {})
 
     def prune_builds(
         self, filters: Filters | None = None, *, everything: bool = False, keep_bytes: int = 0

@@ -22,6 +22,7 @@ from holdfast.builder import buildah
 from holdfast.errors import Unsupported
 from tests.support import images as make
 from tests.support.engine import Engine
+from tests.support.registry import PASSWORD, USER, registry_for
 from tests.support.state import assert_consistent
 
 pytestmark = pytest.mark.kernel
@@ -340,6 +341,26 @@ def test_our_command(engine: Engine, tmp_path: Path) -> None:
     archive = context({"Dockerfile": "FROM busybox\n"})
     assert engine.holdfast("build", "-q", "-", stdin=archive).stdout.startswith("sha256:")
     assert "Total reclaimed space: " in engine.holdfast("builder", "prune", "-f").stdout
+
+
+def test_bases_come_from_registries(engine: Engine, tmp_path: Path) -> None:
+    with registry_for(engine, tmp_path / "registry", closed=True) as closed:
+        name = f"{closed.address}/base:1"
+        engine.docker("tag", "busybox", name)
+        engine.docker("login", "-u", USER, "--password-stdin", closed.address, stdin=PASSWORD.encode())
+        engine.docker("push", name)
+        engine.docker("rmi", name)
+        assert re.fullmatch(
+            rf"Step 1/1 : FROM {name}\n.*no basic auth credentials", said(messages(engine, f"FROM {name}\n"))
+        )
+        (tmp_path / "Dockerfile").write_text(f"FROM scratch\nCOPY --from={name} /bin/busybox /busybox\n")
+        built = docker_build(engine, tmp_path, "-t", "from-registry")
+        assert built.returncode == 0, built.stderr
+        assert "1: Pulling from base\n" in built.stdout
+        again = engine.holdfast("build", "--pull", str(tmp_path)).stdout
+        assert f"Status: Image is up to date for {name}\n" in again
+        engine.docker("logout", closed.address)
+    assert engine.docker("run", "--rm", "from-registry", "/busybox", "echo", "ran").stdout == "ran\n"
 
 
 def test_without_buildah(tmp_path: Path) -> None:
