@@ -12,6 +12,7 @@ from holdfast.containers.joins import Joins
 from holdfast.containers.model import ContainerRecord, EndpointConfig, HostConfig
 from holdfast.containers.rooms import Rooms
 from holdfast.errors import EngineError, InvalidParameter, NotFound, Unsupported
+from holdfast.network.addresses import parse_mac
 from holdfast.network.model import Endpoint, EndpointRequest, PortRequest, Upstream
 
 _ENDPOINT_OPTIONS = frozenset({"com.docker.network.endpoint.ifname", "com.docker.network.endpoint.sysctls"})
@@ -173,6 +174,13 @@ def check_endpoint(rooms: Rooms, network: str, config: EndpointConfig) -> None:
             ]
         if config.aliases and not set(config.aliases) <= {""}:
             troubles.append("network-scoped alias is supported only for containers in user defined networks")
+    if config.mac_address:
+        try:
+            parse_mac(config.mac_address)
+        except InvalidParameter as error:
+            raise InvalidParameter(
+                f"invalid config for network {network}: invalid MAC address {config.mac_address}"
+            ) from error
     if config.link_local_ips:
         raise Unsupported("link-local addresses of a container's own are not supported")
     for option in _ENDPOINT_OPTIONS & (config.driver_opts or {}).keys():

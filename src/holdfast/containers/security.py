@@ -23,7 +23,7 @@ _ON_OR_OFF = {"": True, "true": True, "1": True, "t": True, "false": False, "0":
 
 @dataclass(frozen=True, slots=True)
 class SecurityOptions:
-    """What `HostConfig.SecurityOpt` says; `seccomp` is `default`, `unconfined` or a profile's JSON."""
+    """What `HostConfig.SecurityOpt` says; `seccomp` is `default`, `builtin`, `unconfined` or a profile's JSON."""
 
     seccomp: str = "default"
     apparmor: str = ""
@@ -48,7 +48,7 @@ def parse_security_options(options: Sequence[str]) -> SecurityOptions:
         elif not separator:
             raise InvalidParameter(f'invalid --security-opt 1: "{option}"')
         elif key == "seccomp":
-            seccomp = "default" if value == "builtin" else value
+            seccomp = value
         elif key == "apparmor":
             apparmor = value
         elif key != "label":
@@ -95,7 +95,7 @@ def check_security(host: HostConfig, facts: HostFacts) -> tuple[str, ...]:
 
 def _check_options(host: HostConfig, facts: HostFacts, warnings: list[str]) -> None:
     security = parse_security_options(host.security_opt or ())
-    if security.seccomp not in ("default", "unconfined"):
+    if security.seccomp not in ("default", "builtin", "unconfined"):
         Profile(security.seccomp)
     if security.apparmor not in ("", "unconfined") and not facts.apparmor:
         warnings.append(f"This kernel has no AppArmor; the container runs without the profile {security.apparmor}.")

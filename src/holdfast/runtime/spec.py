@@ -86,7 +86,7 @@ class SpecInput:
     cap_drop: tuple[str, ...] = ()
     privileged: bool = False
     seccomp: str = "default"
-    """`default`, `unconfined`, or a profile as JSON text."""
+    """`default` (nothing for a privileged container), `builtin`, `unconfined`, or a profile as JSON text."""
     apparmor_profile: str = ""
     no_new_privileges: bool = False
     writable_cgroups: bool = False
@@ -292,7 +292,7 @@ def _linux(
 def _seccomp(given: SpecInput, host: HostFacts, warnings: list[str]) -> Profile | None:
     if given.seccomp == "unconfined" or (given.privileged and given.seccomp == "default"):
         return None
-    if given.seccomp != "default":
+    if given.seccomp not in ("default", "builtin"):
         return Profile(given.seccomp)
     if host.seccomp is None:
         warnings.append("No seccomp profile is installed; the container runs without system call filtering.")

@@ -72,7 +72,7 @@ def test_numbers() -> None:
 
 
 def test_security_options() -> None:
-    assert parse_security_options(["seccomp=builtin", "label:disable"]) == SecurityOptions()
+    assert parse_security_options(["seccomp=builtin", "label:disable"]) == SecurityOptions("builtin")
     assert parse_security_options(["no-new-privileges", "writable-cgroups:false", "apparmor=a", "seccomp=b"]) == (
         SecurityOptions("b", "a", no_new_privileges=True)
     )
