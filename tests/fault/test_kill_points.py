@@ -100,6 +100,8 @@ class Story:
         self.call("POST", "/containers/box/start")
         ledger.started.add("box")
         self.exec("box", ["/bin/busybox", "true"])
+        self.call("POST", "/commit?container=box&repo=made")
+        self.call("DELETE", "/images/made")
         self.call("POST", "/networks/create", {"Name": "net"})
         ledger.networks.add("net")
         self.call("POST", "/networks/net/connect", {"Container": "box"})

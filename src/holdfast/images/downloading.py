@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from holdfast import faults
 from holdfast.errors import System
 from holdfast.images import blobs, reference
 from holdfast.images.files import ImageFiles
@@ -56,7 +55,8 @@ class Downloader:
         self._image = image
         self._credentials = credentials
         self._workspace = workspace
-        self._progress = progress
+        self._tell = progress
+        self._telling = threading.Lock()
         self._failed = threading.Event()
 
     def small(self, wanted: Wanted) -> bytes:
@@ -127,9 +127,12 @@ class Downloader:
             with blobs.opened(self._image, self._credentials, self._workspace) as reader:
                 reader.fetch(layer.digest, layer.size_bytes, self._path(layer.digest), received)
             undo.pop_all()
-        faults.point("image-layer-fetched")
         self._progress(layer_status("Verifying Checksum", layer.short_id))
         self._progress(layer_status("Download complete", layer.short_id))
+
+    def _progress(self, message: dict[str, object]) -> None:
+        with self._telling:
+            self._tell(message)
 
     def _path(self, digest: str) -> Path:
         return self._workspace / digest.removeprefix("sha256:")

@@ -150,6 +150,26 @@ def test_a_client_that_goes_away_while_pushing(shelf: Shelf, registry: str) -> N
         shelf.images.registries.pull(name, "1")
 
 
+def test_a_blob_that_is_here_below_another_layer_is_not_fetched(shelf: Shelf, registry: str) -> None:
+    name = f"{registry}/stacked"
+    first, second = (make.layer([make.file_entry("f", text)], compress=True) for text in (b"1", b"2"))
+    base = make.image([first], tags=[f"{name}:base"])
+    top = make.image([second, first, second], tags=[f"{name}:top"])
+    load(shelf, base, top)
+    shelf.images.registries.push(name, "top")
+    shelf.images.remove(f"{name}:top")
+    said: list[dict[str, object]] = []
+    assert shelf.images.registries.pull(name, "top", progress=said.append) == top.id
+    told = [(message["status"], message.get("id")) for message in said]
+    one, two = make.digest(first)[7:19], make.digest(second)[7:19]
+    assert (told.count(("Already exists", one)), told.count(("Download complete", two))) == (1, 1)
+    assert ("Downloading", one) not in told
+    deadline = time.monotonic() + 10
+    while shelf.on_disk()[2] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (shelf.on_disk(), shelf.is_consistent()) == ((5, 4, 0), True)
+
+
 def test_by_digest(shelf: Shelf, registry: str) -> None:
     name = f"{registry}/by-digest"
     each = make.image([make.layer([make.file_entry("a")])], tags=[f"{name}:1"])
