@@ -379,6 +379,13 @@ run --env-file nope x
 run --ulimit nope x
 run --add-host foo x
 run -d -a stdin x
+run --blkio-weight-device /dev/x:5 x
+run --blkio-weight-device x:50 x
+run --device-read-bps /dev/x:z x
+run --device-write-bps /dev/x x
+run --device-read-iops /dev/x:1mb x
+run --gpus foo=bar x
+run --gpus x=1,count=z x
 """
 
 
@@ -428,6 +435,11 @@ alpine echo -v a --rm
 --pid host --ipc host --uts host --userns host --cgroupns host --cgroup-parent /x --runtime r alpine
 --group-add a --device /dev/null --device /dev/zero:/dev/z:rw --device /dev/null:r alpine
 --annotation x=y --storage-opt size=1g --oom-score-adj 5 --oom-kill-disable alpine
+--blkio-weight 300 --blkio-weight-device /dev/x:200 --device-cgroup-rule 'c 1:* r' --memory-swappiness 0 alpine
+--device-read-bps /dev/x:1mb --device-write-bps /dev/x:5 --device-read-iops /dev/x:7 --device-write-iops /dev/y:8 alpine
+--cpu-rt-period 5 --cpu-rt-runtime 4 --isolation default --link a:b --link-local-ip 169.254.1.1 alpine
+--gpus all --gpus 2 --gpus '"device=0,1",driver=d,"capabilities=compute,utility","options=a=b"' alpine
+--gpus device=GPU-1 --gpus count=3 alpine
 --health-cmd 'x y' --health-interval 5s --health-retries 3 --health-timeout 1m30s alpine
 --no-healthcheck alpine
 -p=80:80 -v=ab:/b -e=A=B --rm=true --privileged=false -m=5m alpine
