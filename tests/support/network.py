@@ -14,6 +14,7 @@ from holdfast.config import Config
 from holdfast.events import EventBus
 from holdfast.kernel.namespaces import in_network_namespace, pin_network_namespace
 from holdfast.network import Network
+from holdfast.network.attendant import AttendantLine
 from holdfast.network.bridge import Bridge
 from holdfast.network.links import rtnetlink
 from holdfast.store import Store
@@ -49,6 +50,7 @@ class Machine:
     def close(self) -> None:
         """Stop the engine's network and close the catalogue."""
         self.network.close()
+        AttendantLine(self.config.run_root).end()
         self.store.close()
 
     def _connect_outside(self) -> None:
@@ -84,7 +86,10 @@ def server(namespace: Path | None, port: int, address: str = "0.0.0.0") -> Itera
     """Serve there: every connection is told the caller's address. None stands for the host."""
 
     def listen() -> socket.socket:
-        return socket.create_server((address, port))
+        both = address == "::"
+        return socket.create_server(
+            (address, port), family=socket.AF_INET6 if both else socket.AF_INET, dualstack_ipv6=both
+        )
 
     listener = listen() if namespace is None else in_network_namespace(namespace, listen)
 

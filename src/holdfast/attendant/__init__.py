@@ -1,1 +1,1 @@
-"""A small process that outlives the engine: it answers containers' questions for names, in their own namespaces."""
+"""A small process that outlives the engine: it answers containers' questions for names, and passes ports on."""

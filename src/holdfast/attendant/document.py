@@ -4,7 +4,7 @@
         control           a stream socket: one JSON object a line, one line back
         <container id>    a Document, written whole and renamed into place
 
-    {"do": "serve", "id": "…"}   read the file again and do what it says; answers when names can be asked for
+    {"do": "serve", "id": "…"}   read the file again and do what it says; answers when that is done
     {"do": "drop", "id": "…"}    forget it
     {"do": "hello"}              → {"version": …}: which attendant this is
     {"do": "end"}                end
@@ -36,10 +36,22 @@ class Membership:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """A container whose questions are answered. No `servers` means those of the host's resolv.conf.
+class Proxy:
+    """A port of the host that is passed on to a port of a container; `protocol` is tcp or udp."""
 
-    `asks_outside` is false for one in internal networks alone: its questions for other names go nowhere.
+    protocol: str
+    host_ip: str
+    host_port: int
+    target: str
+    target_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A container whose questions are answered, where it has `memberships`, and whose `proxies` are served.
+
+    No `servers` means those of the host's resolv.conf. `asks_outside` is false for one in internal networks alone: its
+    questions for other names go nowhere.
     """
 
     id: str
@@ -47,6 +59,7 @@ class Document:
     memberships: tuple[Membership, ...]
     servers: tuple[str, ...] = ()
     asks_outside: bool = True
+    proxies: tuple[Proxy, ...] = ()
 
 
 def write(directory: Path, document: Document) -> None:
@@ -63,4 +76,7 @@ def read(path: Path) -> Document:
         Membership(**{**entry, "names": tuple(entry["names"]), "addresses": tuple(entry["addresses"])})
         for entry in raw["memberships"]
     )
-    return Document(raw["id"], raw["namespace"], memberships, tuple(raw["servers"]), bool(raw["asks_outside"]))
+    proxies = tuple(Proxy(**entry) for entry in raw["proxies"])
+    return Document(
+        raw["id"], raw["namespace"], memberships, tuple(raw["servers"]), bool(raw["asks_outside"]), proxies
+    )

@@ -178,9 +178,17 @@ class Bridges:
             name = record.container_name
             raise System(f"failed to create endpoint {name} on network {network.name}: {error}") from error
 
-    def leave(self, record: EndpointRecord) -> None:
-        """Withdraw an endpoint's ports at once and remove its pair of cards soon."""
+    def leave(self, record: EndpointRecord, *, at_once: bool = False) -> None:
+        """Withdraw an endpoint's ports at once and remove its pair of cards soon.
+
+        A container that goes on wants it `at_once`: the name of its card may be needed again.
+        """
         self.withdraw(record)
+        if at_once:
+            try:
+                kernel.remove_device(record.device)
+            except OSError as error:
+                logger.warning("cannot remove a card", extra={"device": record.device, "error": str(error)})
         with self._guard:
             self._joined.pop(record.id, None)
         addresses = [int(ip_address(text)) for text in (record.address, record.address6) if text]

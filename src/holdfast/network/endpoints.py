@@ -92,7 +92,8 @@ class Endpoints:
             if row.device:
                 self._bridges.leave(replace(row, ports=()))
         for row in kept:
-            for port in self._ports.reserve_again(published_ports(row.ports)):
+            versions = frozenset(ip_address(text).version for text in (row.address, row.address6) if text)
+            for port in self._ports.reserve_again(published_ports(row.ports), versions=versions):
                 logger.warning(
                     "another program took a published port",
                     extra={"container": row.container_id, "port": port.host_port, "protocol": port.protocol},
@@ -106,6 +107,11 @@ class Endpoints:
             except EngineError as error:
                 logger.warning("cannot set a gateway", extra={"container": container_id, "error": str(error)})
         return kept
+
+    def hand_over(self, record: EndpointRecord) -> None:
+        """Leave the ports that a process passes on to that process."""
+        versions = {ip_address(text).version for text in (record.address, record.address6) if text}
+        self._ports.hand_over(port for port in published_ports(record.ports) if port.is_proxied(versions))
 
     def close(self) -> None:
         """Let go of the ports of the host; endpoints stay."""
@@ -188,7 +194,7 @@ class Endpoints:
         if record.ports and heir is not None:
             self._move_ports(record, heir)
             record = replace(record, ports=())
-        self.disconnect(record)
+        self.disconnect(record, goes_on=True)
         self.settle(record.container_id, netns)
 
     def _connect(
@@ -231,10 +237,10 @@ class Endpoints:
             self._endpoints.setdefault(container_id, {})[found.id] = record
         return record
 
-    def disconnect(self, record: EndpointRecord) -> None:
+    def disconnect(self, record: EndpointRecord, *, goes_on: bool = False) -> None:
         """Take a container out of a network; its address and ports are free when this returns.
 
-        The pair of cards is removed in the background.
+        The pair of cards is removed in the background, unless the container goes on.
         """
         with self._guard:
             rows = self._endpoints.get(record.container_id, {})
@@ -242,7 +248,7 @@ class Endpoints:
             if not rows:
                 self._endpoints.pop(record.container_id, None)
         if record.device:
-            self._bridges.leave(record)
+            self._bridges.leave(record, at_once=goes_on)
         faults.point("endpoint-left-still-recorded")
         self._table.remove_endpoints([record.id])
         self._ports.release(published_ports(record.ports))
@@ -339,7 +345,8 @@ class Endpoints:
         ]
         trouble = f"driver failed programming external connectivity on endpoint {record.container_name} ({record.id})"
         try:
-            return replace(record, ports=port_records(self._ports.reserve(bound)))
+            published = self._ports.reserve(bound, versions=_spoken(segment), both=True)
+            return replace(record, ports=port_records(published))
         except EngineError as error:
             raise error.within(trouble) from error
 
@@ -421,6 +428,11 @@ def _wanted_address(text: str, segment: Segment, version: int) -> str:
     if int(address) in own.reserved:
         raise Conflict("Address already in use")
     return str(address)
+
+
+def _spoken(segment: Segment) -> frozenset[int]:
+    """Give the IP versions that a container on this bridge has addresses of."""
+    return frozenset(own.subnet.version for own in (segment.ipv4, segment.ipv6) if own is not None)
 
 
 def _pools(segment: Segment, leaving: frozenset[int]) -> tuple[AddressPool, AddressPool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.store.networks import NetworkSettings, PoolRecord, PortRecord
@@ -16,8 +16,8 @@ PROTOCOLS = ("tcp", "udp", "sctp")
 class PortRequest:
     """A port of a container to publish.
 
-    `host_ip` empty or 0.0.0.0 stands for every address of the host. `host_port` 0 leaves the choice to the kernel; a
-    `host_port_last` above it makes a range, of which the first free port is taken.
+    `host_ip` empty stands for every address of the host, 0.0.0.0 and :: for those of one family. `host_port` 0 leaves
+    the choice to the kernel; a `host_port_last` above it makes a range, of which the first free port is taken.
     """
 
     container_port: int
@@ -35,6 +35,16 @@ class PublishedPort:
     protocol: str
     host_ip: str
     host_port: int
+
+    def is_proxied(self, versions: Collection[int]) -> bool:
+        """Whether a process has to pass it on to a container that speaks these IP versions, as the kernel cannot.
+
+        That is where the container has no address of the host address's family, and for [::1], which [::] holds too.
+        """
+        if self.protocol == "sctp":
+            return False
+        version = 6 if ":" in self.host_ip else 4
+        return version not in versions or self.host_ip in (ANY_ADDRESS6, "::1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

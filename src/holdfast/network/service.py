@@ -11,16 +11,18 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from holdfast import log
-from holdfast.attendant.document import Document, Membership
+from holdfast.attendant.document import Document, Membership, Proxy
 from holdfast.config import Config
 from holdfast.errors import EngineError
 from holdfast.events import EventBus
 from holdfast.network import files
 from holdfast.network.addresses import gateway_of, mac_of
+from holdfast.network.attendant import AttendantLine
 from holdfast.network.bridges import Bridges
 from holdfast.network.endpoints import Endpoints
 from holdfast.network.making import NetworkMaker
 from holdfast.network.model import (
+    ANY_ADDRESS6,
     NOBODY_IN_PARTICULAR,
     Endpoint,
     EndpointRequest,
@@ -30,7 +32,6 @@ from holdfast.network.model import (
     Upstream,
     published_ports,
 )
-from holdfast.network.names import Names
 from holdfast.network.namespaces import Namespaces
 from holdfast.network.networks import BRIDGE, BUILT_IN, NetworkCatalogue
 from holdfast.network.segment import OPTION_PREFIX
@@ -53,7 +54,7 @@ class Network:
         self._bridges = Bridges(config, self._networks)
         self._endpoints = Endpoints(store.networks, self._networks, self._bridges)
         self._maker = NetworkMaker(store, self._networks, self._bridges)
-        self._names = Names(config.run_root)
+        self._attendant = AttendantLine(config.run_root)
 
     # --- start and end of the engine
 
@@ -67,26 +68,28 @@ class Network:
         """
         self._maker.restore()
         self._endpoints.restore(live, wanted)
-        self._names.restore(
-            [found for key, netns in live.items() if (found := self._document(key, netns, self._names.servers_of(key)))]
-        )
+        documents = [self._document(key, netns, self._attendant.servers_of(key)) for key, netns in live.items()]
+        self._attendant.restore([found for found in documents if found is not None])
+        for container_id in live:
+            for record in self._endpoints.of(container_id):
+                self._endpoints.hand_over(record)
         self._namespaces.keep_only(live.keys())
 
     def warm_up(self) -> None:
         """Load what the first container would otherwise wait for; some 10 ms, so not on the way to the first answer."""
         self._bridges.warm_up()
         if self._networks.own():
-            self._names.warm_up()
+            self._attendant.warm_up()
 
     def close(self) -> None:
         """Finish what is under way and let go of the kernel; networks and endpoints stay."""
-        self._names.close()
+        self._attendant.close()
         self._bridges.close()
         self._endpoints.close()
 
     def remove_all(self) -> None:
         """Remove bridges, table, rules in other tables, pairs and namespaces, without trace. Raises System."""
-        self._names.end()
+        self._attendant.end()
         self._endpoints.forget_all()
         self._bridges.remove()
         self._namespaces.keep_only(())
@@ -142,7 +145,7 @@ class Network:
         """
         records = self._endpoints.connect_all(container_id, netns, name, requests, ports)
         try:
-            self._serve_names(container_id, netns, upstream.servers)
+            self._attend(container_id, netns, upstream.servers)
         except EngineError:
             for record in records:
                 self._endpoints.disconnect(record)
@@ -167,7 +170,7 @@ class Network:
         """
         record = self._endpoints.connect_more(container_id, netns, name, request, ports)
         try:
-            self._serve_names(container_id, netns, upstream.servers)
+            self._attend(container_id, netns, upstream.servers)
         except EngineError:
             self._endpoints.leave_one(record, netns)
             raise
@@ -182,7 +185,7 @@ class Network:
 
         The pairs of cards are removed in the background. A container that is in no network is no error.
         """
-        self._names.drop(container_id)
+        self._attendant.drop(container_id)
         for record in self._endpoints.of(container_id):
             self._endpoints.disconnect(record)
             self._publish_event("disconnect", self._networks.find(record.network_id), container_id)
@@ -196,8 +199,8 @@ class Network:
         for record in self._endpoints.of(container_id):
             if record.network_id == found.id:
                 self._endpoints.leave_one(record, netns)
-        known = self._names.get(container_id)
-        self._serve_names(container_id, netns, known.servers if known else ())
+        known = self._attendant.get(container_id)
+        self._attend(container_id, netns, known.servers if known else ())
         self._publish_event("disconnect", found, container_id)
 
     def tell_disconnected(self, container_id: str, network: str) -> None:
@@ -217,9 +220,9 @@ class Network:
     def rename(self, container_id: str, name: str, old: str = "") -> None:
         """Take note of a container's new name; in no network is no error. Raises System."""
         self._endpoints.rename(container_id, name, old)
-        known = self._names.get(container_id)
+        known = self._attendant.get(container_id)
         if known is not None:
-            self._serve_names(container_id, Path(known.namespace), known.servers)
+            self._attend(container_id, Path(known.namespace), known.servers)
 
     # --- networks
 
@@ -306,13 +309,26 @@ class Network:
 
     # --- inside
 
-    def _serve_names(self, container_id: str, netns: Path, servers: tuple[str, ...]) -> None:
-        """Have a container find others and be found, as far as its networks have names. Raises System."""
+    def _attend(self, container_id: str, netns: Path, servers: tuple[str, ...]) -> None:
+        """Have a container find others and be found, as far as its networks have names, and its ports passed on.
+
+        Names are there when this returns; ports that nobody named an IPv6 address for come soon after. Raises System.
+        """
         wanted = self._document(container_id, netns, servers)
         if wanted is None:
-            self._names.drop(container_id)
+            self._attendant.drop(container_id)
+            return
+        records = self._endpoints.of(container_id)
+
+        def hand_over() -> None:
+            for record in records:
+                self._endpoints.hand_over(record)
+
+        if wanted.memberships or any(proxy.host_ip != ANY_ADDRESS6 for proxy in wanted.proxies):
+            self._attendant.serve(wanted)
+            hand_over()
         else:
-            self._names.serve(wanted)
+            self._attendant.serve_later(wanted, hand_over)
 
     def _document(self, container_id: str, netns: Path, servers: tuple[str, ...]) -> Document | None:
         """Give what the attendant is to know of a container, None for one in no network with names."""
@@ -323,12 +339,13 @@ class Network:
                 names = record.names or (record.container_name,)
                 addresses = tuple(filter(None, (record.address, record.address6)))
                 memberships.append(Membership(network.id, network.name, names, addresses))
-        if not memberships:
+        proxies = tuple(proxy for record in self._endpoints.of(container_id) for proxy in _proxies(record))
+        if not memberships and not proxies:
             return None
         outside = any(
             not self._networks.find(record.network_id).settings.internal for record in self._endpoints.of(container_id)
         )
-        return Document(container_id, str(netns), tuple(memberships), servers, outside)
+        return Document(container_id, str(netns), tuple(memberships), servers, outside, proxies)
 
     def _info(self, record: NetworkRecord) -> NetworkInfo:
         settings, options = record.settings, dict(record.settings.options)
@@ -392,3 +409,14 @@ class Network:
 
     def _publish_network_event(self, action: str, network: NetworkRecord) -> None:
         self._events.publish("network", action, network.id, {"name": network.name, "type": network.driver})
+
+
+def _proxies(record: EndpointRecord) -> list[Proxy]:
+    """Give the ports of an endpoint that a process has to pass on, to an address of the same family if there is one."""
+    addresses = {ip_address(text).version: text for text in (record.address, record.address6) if text}
+    proxies = []
+    for port in published_ports(record.ports):
+        if port.is_proxied(addresses.keys()):
+            target = addresses.get(6 if ":" in port.host_ip else 4) or next(iter(addresses.values()))
+            proxies.append(Proxy(port.protocol, port.host_ip, port.host_port, target, port.container_port))
+    return proxies

@@ -63,7 +63,10 @@ def test_resolv_conf() -> None:
 
 def test_hosts_file() -> None:
     text = hosts_file(
-        "web", "example.org", ["172.30.0.2"], ["db:10.0.0.5", "host.docker.internal:host-gateway", "six=[::2]", "v6:::1"],
+        "web",
+        "example.org",
+        ["172.30.0.2"],
+        ["db:10.0.0.5", "host.docker.internal:host-gateway", "six=[::2]", "v6:::1"],
         host_gateway="172.30.0.1",
     )
     assert text == HOSTS_HEAD + (

@@ -57,6 +57,26 @@ def test_any_address_meets_each(table: PortTable) -> None:
     table.reserve([PortRequest(80, "udp", "127.0.0.1", anywhere.host_port)])
 
 
+def test_both_families_have_one_port(table: PortTable) -> None:
+    four, six = table.reserve([PortRequest(80)], both=True)
+    assert (four.host_ip, six.host_ip) == ("0.0.0.0", "::")
+    assert four.host_port == six.host_port
+    with pytest.raises(System, match=rf"Bind for \[::1\]:{six.host_port} failed: port is already allocated"):
+        table.reserve([PortRequest(80, "tcp", "::1", six.host_port)])
+    table.hand_over([six])
+    with socket.create_server(("::1", six.host_port), family=socket.AF_INET6):
+        pass
+    with pytest.raises(System, match="port is already allocated"):
+        table.reserve([PortRequest(80, "tcp", "::", six.host_port)])
+
+
+def test_port_that_a_program_shares_is_taken_all_the_same(table: PortTable) -> None:
+    refusal = r"failed to bind host port \[::1\]:\d+/tcp: address already in use"
+    other = socket.create_server(("::1", 0), family=socket.AF_INET6, reuse_port=True)
+    with other, pytest.raises(System, match=refusal):
+        table.reserve([PortRequest(80, "tcp", "::1", other.getsockname()[1])])
+
+
 def test_port_lost_while_the_engine_was_away_is_told_and_still_held(table: PortTable) -> None:
     (port,) = table.reserve([PortRequest(80, "tcp", "127.0.0.1")])
     table.release([port])
@@ -71,7 +91,7 @@ def test_port_lost_while_the_engine_was_away_is_told_and_still_held(table: PortT
     [
         (PortRequest(80, "icmp"), "invalid protocol: icmp"),
         (PortRequest(80, "tcp", "localhost"), "invalid host IP address: localhost"),
-        (PortRequest(80, "tcp", "::1"), "the default bridge has IPv4 only"),
+        (PortRequest(80, "sctp", "::1"), "cannot publish SCTP on ::1"),
     ],
 )
 def test_requests_that_make_no_sense(table: PortTable, request_: PortRequest, message: str) -> None:

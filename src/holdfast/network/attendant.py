@@ -1,4 +1,4 @@
-"""The engine's side of the attendant, who answers containers' questions for names: started, told, watched.
+"""The engine's side of the attendant, who answers containers' questions and passes ports on: started, told, watched.
 
 It is started when the first container needs it and outlives the engine; the next engine finds it by its socket. One
 that dies is started again at once, and takes up its work from the files. See `holdfast.attendant.document`.
@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,14 +33,15 @@ _PAUSE_S: Final = 1.0
 """Between two starts of one that keeps dying."""
 
 
-class Names:
-    """The attendant of one engine. Safe from any thread."""
+class AttendantLine:
+    """The line to the attendant of one engine. Safe from any thread."""
 
     def __init__(self, run_root: Path) -> None:
         self._directory = run_root / "attendant"
         self._guard = threading.Lock()
         """Held around each exchange and what follows."""
         self._documents: dict[str, Document] = {}
+        self._later = ThreadPoolExecutor(1, thread_name_prefix="holdfast-attendant")
         self._connection: _Connection | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -50,32 +52,45 @@ class Names:
             return self._documents.get(container_id)
 
     def serve(self, wanted: Document) -> None:
-        """Have a container's questions answered as the document says, from when this returns. Raises System."""
+        """Have a container served as the document says, from when this returns. Raises System."""
         with self._guard:
             if self._documents.get(wanted.id) == wanted:
                 return
-            try:
-                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                document.write(self._directory, wanted)
-                faults.point("names-written-not-told")
-                answer = self._exchange({"do": "serve", "id": wanted.id})
-            except (OSError, ValueError) as error:
-                raise System(f"set up name resolution: {error}") from error
-            if "error" in answer:
-                raise System(f"set up name resolution: {answer['error']}")
             self._documents[wanted.id] = wanted
+            try:
+                self._serve(wanted)
+            except System:
+                self._forget(wanted.id)
+                raise
+
+    def serve_later(self, wanted: Document, served: Callable[[], None]) -> None:
+        """The same soon, unless the container is dropped or another document comes before; then call `served`.
+
+        For what a container can start without. A failure is logged.
+        """
+
+        def work() -> None:
+            with self._guard:
+                if self._documents.get(wanted.id) is not wanted:
+                    return
+                try:
+                    self._serve(wanted)
+                except System as error:
+                    logger.warning("ports are not passed on", extra={"container": wanted.id, "error": str(error)})
+                    return
+            served()
+
+        with self._guard:
+            if self._documents.get(wanted.id) == wanted:
+                return
+            self._documents[wanted.id] = wanted
+        self._later.submit(work)
 
     def drop(self, container_id: str) -> None:
         """Answer a container no more, nor speak of it to others. A failure is logged: it is leaving anyhow."""
         with self._guard:
-            if self._documents.pop(container_id, None) is None:
-                return
-            try:
-                (self._directory / container_id).unlink(missing_ok=True)
-                if self._connection is not None:
-                    self._exchange({"do": "drop", "id": container_id})
-            except (OSError, ValueError) as error:
-                logger.warning("names stay", extra={"container": container_id, "error": str(error)})
+            if container_id in self._documents:
+                self._forget(container_id)
 
     def restore(self, wanted: Sequence[Document]) -> None:
         """Make the files agree with `wanted` and have them served. What fails is logged."""
@@ -112,10 +127,14 @@ class Names:
                 logger.warning("cannot start the attendant", extra={"error": str(error)})
 
     def close(self) -> None:
-        """Let go of the attendant, who goes on."""
+        """Let go of the attendant, who goes on if there is anything to do."""
+        self._later.shutdown(wait=True)
         with self._guard:
+            has_work = bool(self._documents)
             self._closed = True
             self._disconnect()
+        if not has_work:
+            self.end()
 
     def end(self) -> None:
         """End the attendant and forget everything."""
@@ -136,6 +155,26 @@ class Names:
                 self._directory.rmdir()
 
     # --- inside, with the guard held
+
+    def _forget(self, container_id: str) -> None:
+        del self._documents[container_id]
+        try:
+            (self._directory / container_id).unlink(missing_ok=True)
+            if self._connection is not None:
+                self._exchange({"do": "drop", "id": container_id})
+        except (OSError, ValueError) as error:
+            logger.warning("names and ports stay", extra={"container": container_id, "error": str(error)})
+
+    def _serve(self, wanted: Document) -> None:
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            document.write(self._directory, wanted)
+            faults.point("attendant-told-by-file-only")
+            answer = self._exchange({"do": "serve", "id": wanted.id})
+        except (OSError, ValueError) as error:
+            raise System(f"set up names and ports: {error}") from error
+        if "error" in answer:
+            raise System(f"set up names and ports: {answer['error']}")
 
     def _exchange(self, wish: Mapping[str, str]) -> dict[str, Any]:
         """Say something and give the answer; an attendant that is gone is started again. Raises OSError, ValueError."""
