@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.crowd import Account, crowd, measure
+from tests.support.crowd import Account, Pace, crowd, measure
 from tests.support.engine import Engine
 from tests.support.state import assert_empty
 
@@ -29,9 +29,13 @@ pytestmark = [pytest.mark.fault, pytest.mark.kernel]
 PROCESSES = 4
 CLIENTS = 4
 DEFAULT_S = 60
+HURRIED_S = 0.05
+"""Thinking time in a short run: the clients take all the processor that there is."""
+UNHURRIED_S = 0.5
+"""Thinking time in a long one, as of people and pipelines: there is processor left."""
 P99_S = 0.100
-SHARED_MACHINE_P99_S = 1.0
-"""What is asked of lists where the machine's two cores are shared with whatever else runs there."""
+HURRIED_P99_S = 2.0
+"""What is asked of lists in a short run, where whoever asks waits for two cores behind everybody else."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +123,10 @@ def together(works: list[Work], within_s: float) -> Account:
     return total
 
 
-def crowds(engine: Engine, name: str, seed: int, seconds: float, rounds: int) -> list[Work]:
+def crowds(engine: Engine, name: str, seed: int, pace: Pace) -> list[Work]:
     """All clients, spread over processes."""
     return [
-        (crowd, (engine.folder, f"{name}{number}", CLIENTS, seed + 100 * number, seconds, rounds))
-        for number in range(PROCESSES)
+        (crowd, (engine.folder, f"{name}{number}", CLIENTS, seed + 100 * number, pace)) for number in range(PROCESSES)
     ]
 
 
@@ -145,12 +148,13 @@ def test_a_crowd(fresh_engine: Engine, pytestconfig: pytest.Config) -> None:
     seconds = 2 * soak or DEFAULT_S
     seed = int(os.environ.get("HOLDFAST_SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"HOLDFAST_SEED={seed}")
-    account = together(crowds(fresh_engine, "warm", seed, 0, 1), 100)
+    account = together(crowds(fresh_engine, "warm", seed, Pace(rounds=1)), 100)
     assert not account.failures, blame(fresh_engine, account)
     tidy(fresh_engine)
     before = footprint(fresh_engine)
 
-    works = crowds(fresh_engine, "work", seed, seconds, 0)
+    pace = Pace(seconds, thinking_s=UNHURRIED_S if soak else HURRIED_S)
+    works = crowds(fresh_engine, "work", seed, pace)
     account = together([*works, (measure, (fresh_engine.folder, seconds))], seconds + 120)
     assert not account.failures, blame(fresh_engine, account)
     tidy(fresh_engine)
@@ -158,7 +162,7 @@ def test_a_crowd(fresh_engine: Engine, pytestconfig: pytest.Config) -> None:
     p99_s = statistics.quantiles(account.list_s, n=100)[98]
     print(f"{sum(account.done.values())} pieces of work: {dict(sorted(account.done.items()))}")
     print(f"GET /containers/json: p50 {statistics.median(account.list_s) * 1000:.1f} ms, p99 {p99_s * 1000:.1f} ms")
-    assert p99_s < (P99_S if soak else SHARED_MACHINE_P99_S)
+    assert p99_s < (P99_S if soak else HURRIED_P99_S)
     after = settled(fresh_engine, before)
     print(f"before {before}\nafter  {after}")
     assert leaks(before, after) == []

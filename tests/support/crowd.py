@@ -25,7 +25,14 @@ from tests.support.engine import Engine
 from tests.support.hijack import RawConnection, split_frames
 
 WAITING = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
-THINKING_S = 0.05
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How clients work: for `seconds`, or through every kind `rounds` times, and how long they think in between."""
+
+    seconds: float = 0
+    rounds: int = 0
+    thinking_s: float = 0
 
 
 @dataclass(slots=True)
@@ -37,13 +44,13 @@ class Account:
     list_s: list[float] = field(default_factory=list)
 
 
-def crowd(folder: Path, prefix: str, clients: int, seed: int, seconds: float, rounds: int, report: Connection) -> None:
-    """Run `clients` threads for `seconds`, or until each did every kind of work `rounds` times; send an Account."""
+def crowd(folder: Path, prefix: str, clients: int, seed: int, pace: Pace, report: Connection) -> None:
+    """Run `clients` threads at a pace; send an Account."""
     engine = Engine(folder)
     account = Account()
-    end = time.monotonic() + seconds
+    end = time.monotonic() + pace.seconds
     threads = [
-        threading.Thread(target=Client(engine, f"{prefix}{number}", seed + number, account).live, args=(end, rounds))
+        threading.Thread(target=Client(engine, f"{prefix}{number}", seed + number, account).live, args=(end, pace))
         for number in range(clients)
     ]
     for thread in threads:
@@ -82,19 +89,18 @@ class Client:
             self.vanishes, self.images, self.networks, self.changes, self.prunes,
         ]  # fmt: skip
 
-    def live(self, end: float, rounds: int) -> None:
-        """Work until `end` (by the monotonic clock), or through every kind `rounds` times; stop at the first fault."""
-        todo = self.kinds * rounds
-        while (todo if rounds else time.monotonic() < end) and not self.account.failures:
-            work = todo.pop() if rounds else self.random.choice(self.kinds)
+    def live(self, end: float, pace: Pace) -> None:
+        """Work until `end`, by the monotonic clock, or through every kind of work; stop at the first fault."""
+        todo = self.kinds * pace.rounds
+        while (todo if pace.rounds else time.monotonic() < end) and not self.account.failures:
+            work = todo.pop() if pace.rounds else self.random.choice(self.kinds)
             try:
                 work()
             except (AssertionError, OSError, http.client.HTTPException, ValueError) as error:
                 self.account.failures.append(f"{self.name} {work.__name__}: {type(error).__name__}: {error}")
                 return
             self.account.done[work.__name__] += 1
-            if not rounds:
-                time.sleep(self.random.uniform(0, 2 * THINKING_S))
+            time.sleep(self.random.uniform(0, 2 * pace.thinking_s))
 
     # -- tools ---------------------------------------------------------------------------------------------------------
 
