@@ -84,7 +84,7 @@ async def image_load(request: Request, engine: Engine) -> StreamResponse:
     quiet = request.query.flag("quiet", default=True)
     platform = decode_platform(request.query.get("platform"))
     load = functools.partial(engine.images.load, quiet=quiet, platform=platform)
-    return await _with_body(request, load)
+    return await _with_body(request, load, always_ok=True)
 
 
 @routes.add("GET", "/images/get")
@@ -183,8 +183,10 @@ async def _saved(request: Request, engine: Engine, names: list[str]) -> StreamRe
     return await bytes_response(lambda emit: engine.images.save(names, emit, platform=platform), _TAR)
 
 
-async def _with_body(request: Request, work: Callable[[Readable, Progress], Any]) -> StreamResponse:
-    """Stream the messages of blocking `work` that reads the request's body as a file."""
+async def _with_body(
+    request: Request, work: Callable[[Readable, Progress], Any], *, always_ok: bool = False
+) -> StreamResponse:
+    """Stream the messages of blocking `work` that reads the request's body as a file; see `progress_response`."""
     loop = asyncio.get_running_loop()
     reader = BodyReader(request.stream())
 
@@ -195,7 +197,7 @@ async def _with_body(request: Request, work: Callable[[Readable, Progress], Any]
             asyncio.run_coroutine_threadsafe(reader.aclose(), loop)
 
     try:
-        return await progress_response(run)
+        return await progress_response(run, always_ok=always_ok)
     except BaseException:
         await reader.aclose()
         raise

@@ -14,13 +14,22 @@ T = TypeVar("T")
 Emit = Callable[[T], None]
 
 
-async def progress_response(work: Callable[[Emit[Mapping[str, Any]]], object]) -> StreamResponse:
+async def progress_response(
+    work: Callable[[Emit[Mapping[str, Any]]], object], *, always_ok: bool = False
+) -> StreamResponse:
     """Run `work(emit)` and stream the messages it emits, as pull, push, load, import and build do.
 
-    An error before the first message is raised here and becomes a status; a later one becomes the last message,
-    `{"errorDetail": {"message": E}, "error": E}`. Source: Docker Engine API, ImageCreate.
+    An error before the first message is raised here and becomes a status, unless the status is `always_ok`, as for
+    load; a later one becomes the last message, `{"errorDetail": {"message": E}, "error": E}`.
+    Source: Docker Engine API, ImageCreate.
     """
-    return StreamResponse(200, {"Content-Type": JSON}, _Progress(*await _start(work)))
+    try:
+        items = _Progress(*await _start(work))
+    except EngineError as error:
+        if not always_ok:
+            raise
+        items = _Progress([_last(error)], _nothing())
+    return StreamResponse(200, {"Content-Type": JSON}, items)
 
 
 async def bytes_response(work: Callable[[Emit[bytes]], object], headers: Mapping[str, str]) -> StreamResponse:
@@ -34,6 +43,17 @@ async def _start(work: Callable[[Emit[T]], object]) -> tuple[list[T], AsyncGener
         return [await anext(items)], items
     except StopAsyncIteration:
         return [], items
+
+
+def _last(error: EngineError) -> Mapping[str, Any]:
+    text = printable(str(error))
+    return {"errorDetail": {"message": text}, "error": text}
+
+
+async def _nothing() -> AsyncGenerator[Mapping[str, Any], None]:
+    nothing: tuple[Mapping[str, Any], ...] = ()
+    for message in nothing:
+        yield message
 
 
 class _Items(Generic[T]):
@@ -64,6 +84,5 @@ class _Progress(_Items[Mapping[str, Any]]):
         try:
             message = await self._next()
         except EngineError as error:
-            text = printable(str(error))
-            message = {"errorDetail": {"message": text}, "error": text}
+            message = _last(error)
         return json_line(message, b"\r\n")

@@ -94,7 +94,7 @@ class Intake:
         """
         if len(layers) != len(config.diff_ids):
             raise InvalidParameter(
-                f"invalid manifest, layers length mismatch: expected {len(config.diff_ids)}, got {len(layers)}"
+                f"invalid manifest, layers length mismatch: expected {len(layers)}, got {len(config.diff_ids)}"
             )
         chain = chain_ids(config.diff_ids)
         ready: dict[str, _Prepared] = {}

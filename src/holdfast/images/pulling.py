@@ -88,7 +88,7 @@ def pull(
         config = parse_config(_download_config(manifest, downloader) if present is None else present.config)
         if len(manifest.layers) != len(config.diff_ids):
             raise InvalidParameter(
-                f"invalid manifest, layers length mismatch: expected {len(config.diff_ids)}, got {len(manifest.layers)}"
+                f"invalid manifest, layers length mismatch: expected {len(manifest.layers)}, got {len(config.diff_ids)}"
             )
         quiet = present is not None and not present.hidden
         told = nowhere if quiet else progress

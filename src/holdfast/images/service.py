@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -245,6 +245,8 @@ class Images:
         """Find an image to write; where there is none, Docker says so in other words than elsewhere."""
         try:
             return self.resolve(name)
+        except InvalidParameter as error:
+            raise System(str(error)) from None
         except NotFound:
             tagged = ":" in name.rpartition("/")[2]
             raise NotFound("reference does not exist" if tagged else f"No such image: {name}") from None
@@ -282,6 +284,8 @@ class Images:
         """
         new = _tag_reference(repository, tag) if repository else None
         parent = self.get(parent_id)
+        if parent_id in self._table.hidden():
+            parent = replace(parent, id="")  # no name leads there any more
         layers = self._table.layers_of(parent_id)
         with failing_as("commit image"):
             image_id, labels = importing.import_layer(

@@ -80,7 +80,7 @@ class TarStream:
         while self._left:
             data = self._stream.read(min(self._left, CHUNK))
             if not data:
-                raise InvalidParameter("invalid tar archive: unexpected EOF")
+                raise InvalidParameter("unexpected EOF")
             self._left -= len(data)
             sink(data)
         self._take(self._padding)
@@ -100,7 +100,7 @@ class TarStream:
             if not more:
                 if at_end and not data:
                     return data
-                raise InvalidParameter("invalid tar archive: unexpected EOF")
+                raise InvalidParameter("unexpected EOF")
             data += more
         return data
 
@@ -117,7 +117,7 @@ def _member(fields: tuple[bytes, ...], size: int, extended: dict[str, str]) -> M
     name = normal_name(extended.get("path", name))
     if "size" in extended:
         if not extended["size"].isdecimal() or len(extended["size"]) > 19:
-            raise InvalidParameter("invalid tar header")
+            raise InvalidParameter("archive/tar: invalid tar header")
         size = int(extended["size"])
     if any(key.startswith("GNU.sparse.") for key in extended) or kind == b"S":
         return Member(name, "other", size)
@@ -131,7 +131,7 @@ def _member(fields: tuple[bytes, ...], size: int, extended: dict[str, str]) -> M
 def _verify(header: bytes, checksum: bytes) -> None:
     """Check the sum over the header, its own field counted as blanks."""
     if sum(header) - sum(checksum) + 8 * 32 != _number(checksum):
-        raise InvalidParameter("invalid tar header")
+        raise InvalidParameter("archive/tar: invalid tar header")
 
 
 def _number(field: bytes) -> int:
@@ -141,7 +141,7 @@ def _number(field: bytes) -> int:
     except ValueError:
         value = -1
     if not 0 <= value < 1 << 63:
-        raise InvalidParameter("invalid tar header")
+        raise InvalidParameter("archive/tar: invalid tar header")
     return value
 
 
@@ -151,7 +151,7 @@ def _parse_pax(data: bytes) -> dict[str, str]:
     while data.strip(b"\0"):
         length, _, _ = data.partition(b" ")
         if not length.isdigit() or len(length) > 9 or not len(length) + 2 < int(length) <= len(data):
-            raise InvalidParameter("invalid tar header")
+            raise InvalidParameter("archive/tar: invalid tar header")
         record, data = data[len(length) + 1 : int(length) - 1], data[int(length) :]
         key, _, value = record.partition(b"=")
         records[_decode(key)] = _decode(value)

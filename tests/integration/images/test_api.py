@@ -120,9 +120,21 @@ def test_platforms_of_containers(engine: Engine) -> None:
     engine.call("DELETE", "/images/foreign:1")
 
 
-def test_a_bad_archive_is_an_error_from_the_first_byte(engine: Engine) -> None:
-    answer = engine.request("POST", "/images/load", raw=b"x" * 4000)
-    assert (answer.status, answer.json()) == (400, {"message": "invalid tar header"})
+@pytest.mark.parametrize(
+    ("archive", "message"),
+    [
+        (b"x" * 4000, "archive/tar: invalid tar header"),
+        (b"", "invalid archive: neither manifest.json nor index.json found"),
+        (make.docker_archive([SMALL])[:3000], "unexpected EOF"),
+        (make.docker_archive([SMALL], manifest=[{"Config": f"{SMALL.id[7:]}.json", "Layers": [], "RepoTags": None}]),
+         "invalid manifest, layers length mismatch: expected 0, got 1"),
+        (make.docker_archive([SMALL], manifest=[{"Config": "../../etc/passwd", "Layers": [], "RepoTags": ["x:1"]}]),
+         "invalid archive: ../../etc/passwd is missing"),
+    ],
+)  # fmt: skip
+def test_a_bad_archive_is_an_error_in_the_stream(engine: Engine, archive: bytes, message: str) -> None:
+    answer = engine.request("POST", "/images/load", raw=archive)
+    assert (answer.status, answer.json()) == (200, {"errorDetail": {"message": message}, "error": message})
 
 
 def test_what_was_said_before_an_error_stays(engine: Engine) -> None:
