@@ -80,7 +80,7 @@ async def build_prune(request: Request, engine: Engine) -> Response:
         try:
             until = parse_timestamp(value, time.time()).timestamp()
         except InvalidParameter as error:
-            what = '"until" filter expects a duration (e.g., \'24h\') or a timestamp'
+            what = "\"until\" filter expects a duration (e.g., '24h') or a timestamp"
             raise InvalidParameter(f"failed to prune build cache: {what}: {error}") from error
     keep = _keep_bytes(request)
     ids, freed = await in_worker(engine.builds.prune, until=until, keep_bytes=keep)

@@ -109,6 +109,9 @@ class Runtime:
     path: Path
     hide_controllers: Path | None
     masked_paths: tuple[str, ...] = ()
+    ulimits: tuple[str, ...] = ()
+    """The limits that programs have unless a build asks for others, `NAME=SOFT:HARD`. buildah has its own idea of them,
+    which an engine without CAP_SYS_RESOURCE cannot give."""
 
     @property
     def script(self) -> str:
@@ -254,7 +257,7 @@ def call(
 
 
 def build_arguments(
-    request: BuildRequest, *, network: str, cgroup_parent: str, hosts: Sequence[str]
+    request: BuildRequest, runtime: Runtime, *, network: str, cgroup_parent: str, hosts: Sequence[str]
 ) -> list[str]:
     """The arguments of `buildah build` for a request whose Dockerfile and images are in place. Pure.
 
@@ -268,10 +271,10 @@ def build_arguments(
     ]  # fmt: skip
     if not request.use_cache:
         words.append("--no-cache")
-    words += [
-        f"--build-arg={name}={value}" for name, value in sorted(request.arguments.items()) if value is not None
-    ]
+    words += [f"--build-arg={name}={value}" for name, value in sorted(request.arguments.items()) if value is not None]
     words += [f"--add-host={entry}" for entry in hosts]
+    given = {limit.partition("=")[0] for limit in request.limits.ulimits}
+    words += [f"--ulimit={limit}" for limit in runtime.ulimits if limit.partition("=")[0] not in given]
     return [*words, *_limit_arguments(request.limits), CONTEXT]
 
 

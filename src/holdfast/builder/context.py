@@ -1,7 +1,7 @@
 """The context of a build: the files that a client sent in a tar. Nothing in it is trusted.
 
-    builds/<id>/body        the tar as it came, removed once it is unpacked
-                context/    its files
+builds/<id>/body        the tar as it came, removed once it is unpacked
+            context/    its files
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -256,7 +257,7 @@ class Builds:
         needed = any(base.triggers for base in bases.values()) or steps.runs_programs
         with networked(self._network, request, build_id, self.namespace_of, needed=needed) as joined:
             arguments = buildah.build_arguments(
-                request, network=joined.mode, cgroup_parent=f"{place.cgroup}/run", hosts=joined.hosts
+                request, program, network=joined.mode, cgroup_parent=f"{place.cgroup}/run", hosts=joined.hosts
             )
             status = self._follow(place, program, arguments, folder, joined, transcript, stopped)
         if stopped.is_set():
@@ -342,7 +343,7 @@ class Builds:
     def _program(self) -> buildah.Runtime:
         facts = self._runtime.facts
         masked = MASKED_PATHS + self._runtime.host_facts().thermal_throttle_paths
-        return buildah.Runtime(facts.path, facts.hide_controllers, masked)
+        return buildah.Runtime(facts.path, facts.hide_controllers, masked, _own_ulimits())
 
     def _cgroup(self, build_id: str) -> str:
         return f"{self._config.cgroup_parent}/build-{build_id[:12]}"
@@ -397,6 +398,12 @@ def _base_of(image: Image) -> Base:
     return Base(
         image.id, tuple(map(str, shell)) if isinstance(shell, list) else (), len(left) if isinstance(left, list) else 0
     )
+
+
+def _own_ulimits() -> tuple[str, ...]:
+    """The limits that programs of the engine start with, which containers have, too."""
+    kinds = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
+    return tuple("{}={}:{}".format(name, *resource.getrlimit(kind)) for name, kind in kinds.items())
 
 
 def _no_container(name: str) -> str:

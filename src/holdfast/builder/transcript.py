@@ -253,7 +253,6 @@ class Transcript:
         self._release()
         self._emit(stream(data.decode(errors="replace")))
 
-
     @property
     def instruction(self) -> Instruction | None:
         """The instruction of the Dockerfile that runs now, None for one of a base image and for a label."""

@@ -37,9 +37,7 @@ def lay_out(
         os.link(files.blob(digest), directory / reference_hex(digest))
 
 
-def take_in(
-    intake: Intake, directory: Path, tags: Sequence[reference.Reference], workspace: Path
-) -> Loaded:
+def take_in(intake: Intake, directory: Path, tags: Sequence[reference.Reference], workspace: Path) -> Loaded:
     """Add the image that another program laid out in `directory`, within `workspace`; gives its id and labels.
 
     Only the layers that are missing here are read. Raises System for a directory that is none, InvalidParameter for
