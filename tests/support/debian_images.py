@@ -29,6 +29,10 @@ _LEAVE_OUT = (
     "./usr/share/man/*", "./usr/share/info/*", "./var/cache/apt/*", "./var/cache/debconf/*", "./var/lib/apt/lists/*",
     "./var/lib/dpkg/info/*", "./var/log/*.log", "./etc/nginx/sites-enabled/*",
 )  # fmt: skip
+_LEAVE_OUT_POSTGRESQL = (
+    "./usr/lib/*/libLLVM*", "./usr/lib/*/libz3.so*", "./usr/lib/postgresql/*/lib/bitcode", "./usr/share/i18n/locales/*",
+    "./var/lib/postgresql/*/*",
+)  # fmt: skip
 _SERVER = """server {
     listen 80;
     root /usr/share/nginx/html;
@@ -53,11 +57,15 @@ def guide_archives() -> tuple[Path, ...]:
 
 
 def debian_root(*packages: str) -> Path:
-    """Path of a tar with a Debian that has `packages` beside the required ones; made once. Raises CannotBuild."""
+    """Path of a tar with a Debian that has `packages` beside the required ones; made once. Raises CannotBuild.
+
+    What only PostgreSQL's compiler of queries needs, and the database that its package makes, are left out.
+    """
     suite = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
-    path = _cached("root", f"{_RECIPE} {suite} {packages} {_LEAVE_OUT} {_SERVER} {_BUILD}")
+    leave_out = (*_LEAVE_OUT, *_LEAVE_OUT_POSTGRESQL)
+    path = _cached("root", f"{_RECIPE} {suite} {packages} {leave_out} {_SERVER} {_BUILD}")
     if not path.exists():
-        _keep(path, _debootstrap(suite, packages, path.with_suffix(".log")))
+        _keep(path, _debootstrap(suite, packages, path.with_suffix(".log"), leave_out))
     return path
 
 
@@ -103,7 +111,7 @@ def _alpine_archive() -> Path:
     return path
 
 
-def _debootstrap(suite: str, packages: Sequence[str], log: Path) -> bytes:
+def _debootstrap(suite: str, packages: Sequence[str], log: Path, leave_out: Sequence[str] = _LEAVE_OUT) -> bytes:
     """A Debian root file system as a tar."""
     mirror = _mirror()
     if shutil.which("debootstrap") is None:
@@ -118,7 +126,7 @@ def _debootstrap(suite: str, packages: Sequence[str], log: Path) -> bytes:
             **{name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")},
         }  # fmt: skip
         pack = ["tar", "--numeric-owner", "--sort=name", "--one-file-system", "--anchored", "-cf", "-"]
-        pack += [*(f"--exclude={pattern}" for pattern in _LEAVE_OUT), "-C", f"{work}/root", "."]
+        pack += [*(f"--exclude={pattern}" for pattern in leave_out), "-C", f"{work}/root", "."]
         done = subprocess.run(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{_BUILD}exec "$@"', "sh", *pack],
             env=environment, capture_output=True, check=False, timeout=600,
