@@ -418,6 +418,8 @@ def test_every_command_has_a_help_page(holdfast: Holdfast) -> None:
     def walk(group: click.Group, words: tuple[str, ...]) -> None:
         ctx = click.Context(group)
         for name in group.list_commands(ctx):
+            if name == "compose":
+                continue  # it becomes another program, whose page that is, and this one would end here
             command = group.get_command(ctx, name)
             assert command is not None
             done = holdfast(*words, name, "--help")
