@@ -61,7 +61,7 @@ def _compare(engine: Engine) -> None:
         and mount != str(run)
     ]
     assert unexpected == [], "mounts left"
-    assert _cgroups(engine) <= running | {f"conmon-{key}" for key in running}, "control groups left"
+    assert sorted(_cgroups(engine) - running - {f"conmon-{key}" for key in running}) == [], "control groups left"
 
     with sqlite3.connect(f"file:{state / 'holdfast.db'}?mode=ro", uri=True) as catalogue:
         # A fill that was not flushed when its volume was removed waits for it to come back; one that is known to be
