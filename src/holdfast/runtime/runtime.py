@@ -53,12 +53,13 @@ class TaskRequest:
     name: str
     spec: Mapping[str, object]
     log_path: Path | None
-    log_size_bytes: int | None = None
     terminal: bool = False
     open_stdin: bool = False
     stdin_once: bool = False
     timeout_s: float = CREATE_TIMEOUT_S
     """How long the runtime may take, which binds what the container mounts."""
+    log_size_bytes: int | None = None
+    """The size at which conmon begins a new log by itself."""
 
 
 class Runtime:
