@@ -42,7 +42,7 @@ class Config:
     nft_table: str = "holdfast"
     stop_timeout_s: int = 10
     mount_timeout_s: int = 30
-    """How long a server or device may take to answer when a volume is mounted."""
+    """How long the server or device of a volume may take to answer."""
     trash_keep_s: int = 7 * 24 * 3600
     """How long a removed volume can be had back."""
     trash_limit_bytes: int = 0
