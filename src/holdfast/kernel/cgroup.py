@@ -145,10 +145,14 @@ def prepare(layout: CgroupLayout, parent: str) -> frozenset[str]:
     return frozenset((place / "cgroup.subtree_control").read_text().split())
 
 
-def join(layout: CgroupLayout, cgroup: str, pid: int) -> None:
-    """Put a process into `cgroup`, made if it is missing, in every hierarchy. Raises OSError, ESRCH if it is gone."""
+def join(layout: CgroupLayout, cgroup: str, pid: int, *, make: bool = True) -> None:
+    """Put a process into `cgroup`, made if it is missing, in every hierarchy.
+
+    Raises OSError: ESRCH if the process is gone; ENOENT or ENODEV if the cgroup is and shall not be made.
+    """
     for place in paths(layout, cgroup):
-        _make(place, _mount_of(layout, place))
+        if make:
+            _make(place, _mount_of(layout, place))
         _write(place / "cgroup.procs", str(pid))
 
 

@@ -339,7 +339,7 @@ class Runtime:
         return start_exec(
             chosen, self._places, container_id, exec_id, process,
             streams=conmon.Streams(terminal, stdin), with_attach=attach, disposable=disposable,
-            move_monitor=lambda pid: self._move_monitor(container_id, pid),
+            move_monitor=lambda pid: self._join_monitor(container_id, pid),
         )
 
     def kill_exec(self, container_id: str, pid: int) -> bool:
@@ -399,6 +399,21 @@ class Runtime:
         try:
             cgroup.join(self._tracking, self._monitor_cgroup(container_id), pid)
         except OSError as error:
+            raise System(f"container {container_id}: {error}") from error
+
+    def _join_monitor(self, container_id: str, pid: int) -> None:
+        """Put an exec's conmon beside its container's; where that control group is gone, the container is.
+
+        Making it anew would leave it behind, for nobody removes it a second time. Raises Conflict, System.
+        """
+        assert self._tracking is not None, "the probe sets it"
+        if not self._tracking.hierarchies and self._tracking.unified is None:
+            return
+        try:
+            cgroup.join(self._tracking, self._monitor_cgroup(container_id), pid, make=False)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODEV):
+                raise Conflict(f"container {container_id} is not running") from None
             raise System(f"container {container_id}: {error}") from error
 
     def _cgroup_of(self, container_id: str) -> str:
