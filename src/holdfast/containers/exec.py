@@ -173,7 +173,7 @@ class Execs:
         return task.socket
 
     def resize(self, exec_id: str, rows: int, columns: int) -> None:
-        """Set the size of an exec's terminal; one that is about to begin is waited for, as its client is answered first.
+        """Set the size of an exec's terminal; one that is about to begin is waited for: its client is answered first.
 
         Raises NotFound, Conflict if it does not run. Source: moby, daemon/resize.go, ContainerExecResize.
         """
