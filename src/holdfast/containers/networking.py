@@ -11,7 +11,7 @@ from pathlib import Path
 from holdfast.containers.joins import Joins
 from holdfast.containers.model import ContainerRecord, EndpointConfig, HostConfig
 from holdfast.containers.rooms import Rooms
-from holdfast.errors import EngineError, InvalidParameter, NotFound, Unsupported
+from holdfast.errors import EngineError, Forbidden, InvalidParameter, NotFound, Unsupported
 from holdfast.network.addresses import parse_mac
 from holdfast.network.model import Endpoint, EndpointRequest, PortRequest, Upstream
 
@@ -60,6 +60,8 @@ class Networking:
                     ports=port_requests(record.host_config, record.config.exposed_ports or {}),
                     upstream=upstream(record),
                 )
+            except Conflict as error:
+                raise Forbidden(f"failed to set up container networking: {error}") from error
             except EngineError as error:
                 raise error.within("failed to set up container networking") from error
             undo.pop_all()

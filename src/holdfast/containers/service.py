@@ -272,10 +272,10 @@ class Containers:
                 self._registry.note(container, restart_count=0)
             try:
                 self._starter.start(container)
-            except (NotModified, Conflict):
+            except NotModified:
                 raise
             except EngineError:
-                if container.record.host_config.auto_remove:
+                if container.record.host_config.auto_remove and container.state.status in ("created", "exited"):
                     self._remover.remove_ended(container)
                 raise
 
