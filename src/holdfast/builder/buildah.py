@@ -58,8 +58,9 @@ _FILES: Final = {
     f"default_capabilities = {json.dumps([name.removeprefix('CAP_') for name in CAPABILITIES])}\n"
     'default_sysctls = ["net.ipv4.ping_group_range=0 2147483647", "net.ipv4.ip_unprivileged_port_start=0"]\n',
 }
-# The shell waits until the process is in its control group; then nothing that it starts can be outside.
-_GATE: Final = ("/bin/sh", "-c", 'read -r _; exec "$@" </dev/null', "sh")
+# The shell waits until the process is in its control group; then nothing that it starts can be outside. If the engine
+# dies or fails before that, it ends.
+_GATE: Final = ("/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh")
 _NAMESPACES: Final = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
 # Stands before the OCI runtime: hides from RUN what is hidden from containers, and buildah would show.
 RUNTIME: Final = "/runtime"
@@ -144,6 +145,7 @@ class Call:
     ) -> None:
         """Start it; `namespace` is that of the network, to be found at NETWORK. Raises ProgramFailed, System."""
         self._cgroup = place.cgroup
+        self._released = False
         self._layout = cgroup.layout()
         everything = {
             STORE: (place.store, True), "/tmp": (place.scratch, True), "/var/tmp": (place.scratch, True), **shown
@@ -167,13 +169,20 @@ class Call:
                     self._process = in_sandbox(
                         place.root, sandbox, lambda: spawn(argv, env=_ENVIRONMENT, stdin=gate, stdout=out, stderr=err)
                     )
+                    undo.callback(self._end_unless_released)
                     cgroup.join(self._layout, f"{place.cgroup}/buildah", self._process.pid)
                     gate_file.write(b"\n")
+                    self._released = True
                 except OSError as error:
                     raise System(f"start buildah: {error}") from error
             except BaseException:
                 self._close()
                 raise
+
+    def _end_unless_released(self) -> None:
+        if not self._released:
+            self._process.kill()
+            self._process.wait(_END_S)
 
     def pieces(self, stopped: Callable[[], bool]) -> Iterator[tuple[str, bytes]]:
         """Give what it writes as it comes: ("out" or "err", bytes), and ("", b"") when nothing came for a moment.
