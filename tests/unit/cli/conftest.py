@@ -26,6 +26,10 @@ class Outcome:
 Holdfast = Callable[..., Outcome]
 
 
+def _not_here(program: object, *_: object) -> None:
+    raise AssertionError(f"{program} would take the place of the tests")
+
+
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[FakeEngine]:
     """A fake engine on a socket of its own."""
@@ -41,6 +45,7 @@ def holdfast(engine: FakeEngine, capfd: pytest.CaptureFixture[str], monkeypatch:
     def run(*words: str) -> Outcome:
         with open(os.devnull) as nothing, monkeypatch.context() as patched:
             patched.setattr(sys, "stdin", nothing)
+            patched.setattr(os, "execve", _not_here)
             code = main(words)
         captured = capfd.readouterr()
         return Outcome(code, captured.out, captured.err)

@@ -422,6 +422,8 @@ def test_every_command_has_a_help_page(holdfast: Holdfast) -> None:
                 continue  # it becomes another program, whose page that is, and this one would end here
             command = group.get_command(ctx, name)
             assert command is not None
+            if name == "compose":
+                continue  # its help is Compose's own
             done = holdfast(*words, name, "--help")
             assert done.code == 0, done.err
             assert done.out.startswith(f"Usage: holdfast {' '.join((*words, name))}")
