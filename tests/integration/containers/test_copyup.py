@@ -49,7 +49,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
             file_entry("data/su", b"x", mode=0o4755),
             dir_entry("data/sub", mode=0o2775, gid=9),
             file_entry("data/sub/b", b"below"),
-            hardlink_entry("data/sub/hard", "data/a"),
+            hardlink_entry("data/sub/hard", "data/a", mode=0o644, uid=1000, gid=1001),
             symlink_entry("data/abs", "/etc/passwd"),
             fifo_entry("data/fifo"),
             device_entry("data/null", 1, 3),
