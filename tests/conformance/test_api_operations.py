@@ -100,12 +100,13 @@ def test_statistics_at_once(clean_engine: Engine) -> None:
 # --- changes and exports ----------------------------------------------------------------------------------------------
 
 BUSY = (
-    "mkdir -p /a/b; echo x > /a/b/f; rm -rf /var; rm /bin/vi; echo hi > /etc/passwd; ln -s x /link; chmod 700 /usr; "
-    "rm -rf /tmp; echo file > /tmp; mknod /pipe p; echo 1 > /data/in-a-volume; touch /scratch/in-memory"
+    "mkdir -p /a/b; echo x > /a/b/f; rm -rf /var; rm /bin/vi; echo hi > /etc/passwd; ln -s x /link; "
+    "rm -rf /usr; mkdir -p /usr/new; rm -rf /tmp; echo file > /tmp; mknod /pipe p; echo 1 > /data/in-a-volume; touch /scratch/in-memory"
 )
 CHANGES = [
     ("/a", 1), ("/a/b", 1), ("/a/b/f", 1), ("/bin", 0), ("/bin/vi", 2), ("/data", 1), ("/etc", 0), ("/etc/passwd", 0),
-    ("/link", 1), ("/pipe", 1), ("/scratch", 1), ("/tmp", 0), ("/usr", 0), ("/var", 2),
+    ("/link", 1), ("/pipe", 1), ("/scratch", 1), ("/tmp", 0), ("/usr", 0), ("/usr/bin", 2),
+    ("/usr/lib", 2), ("/usr/new", 1), ("/usr/sbin", 2), ("/var", 2),
 ]  # fmt: skip
 
 
