@@ -101,7 +101,8 @@ def test_statistics_at_once(clean_engine: Engine) -> None:
 
 BUSY = (
     "mkdir -p /a/b; echo x > /a/b/f; rm -rf /var; rm /bin/vi; echo hi > /etc/passwd; ln -s x /link; "
-    "rm -rf /usr; mkdir -p /usr/new; rm -rf /tmp; echo file > /tmp; mknod /pipe p; echo 1 > /data/in-a-volume; touch /scratch/in-memory"
+    "rm -rf /usr; mkdir -p /usr/new; rm -rf /tmp; echo file > /tmp; mknod /pipe p; "
+    "echo 1 > /data/in-a-volume; touch /scratch/in-memory"
 )
 CHANGES = [
     ("/a", 1), ("/a/b", 1), ("/a/b/f", 1), ("/bin", 0), ("/bin/vi", 2), ("/data", 1), ("/etc", 0), ("/etc/passwd", 0),
