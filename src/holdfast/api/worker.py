@@ -153,7 +153,13 @@ async def stream_from_worker(work: Callable[[Callable[[T], None]], object]) -> A
     """
     handoff: _Handoff[T] = _Handoff(asyncio.get_running_loop())
     job = _run(_stream_lane, functools.partial(work, handoff.put))
-    job.add_done_callback(lambda _: handoff.ready.set())
+
+    def end(done: asyncio.Future[object]) -> None:
+        if not done.cancelled():
+            done.exception()  # it is told below; if nobody listens any more, nobody need be told
+        handoff.ready.set()
+
+    job.add_done_callback(end)
     try:
         while True:
             await handoff.ready.wait()

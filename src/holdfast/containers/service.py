@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -293,7 +294,8 @@ class Containers:
                     self._stopper.stop(container, timeout_s, signal)
                 except NotModified:
                     logger.debug("ended before it was stopped", extra={"container": container.id})
-            self.start(container.id)
+            with contextlib.suppress(NotModified):  # somebody was quicker: it has been started anew all the same
+                self.start(container.id)
         finally:
             container.keep = False
         self._rooms.tell(container, "restart")

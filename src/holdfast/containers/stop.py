@@ -109,7 +109,10 @@ class Stopper:
             try:
                 self._rooms.runtime.pause(container.id)
                 self._rooms.registry.save(container, status="paused")
-            except EngineError:
+            except EngineError as error:
+                task = container.state.task
+                if task is None or not self._rooms.runtime.is_alive(task):  # it has just ended by itself
+                    raise Conflict(f"container {container.id} is not running") from error
                 self._health.begin(container)
                 raise
         self._rooms.tell(container, "pause")
