@@ -11,7 +11,7 @@ from pathlib import Path
 from holdfast.containers.joins import Joins
 from holdfast.containers.model import ContainerRecord, EndpointConfig, HostConfig
 from holdfast.containers.rooms import Rooms
-from holdfast.errors import EngineError, Forbidden, InvalidParameter, NotFound, Unsupported
+from holdfast.errors import Conflict, EngineError, Forbidden, InvalidParameter, NotFound, Unsupported
 from holdfast.network.addresses import parse_mac
 from holdfast.network.model import Endpoint, EndpointRequest, PortRequest, Upstream
 
