@@ -273,11 +273,8 @@ def endpoint_config(settings: wire.EndpointSettings) -> model.EndpointConfig:
 def _networks(containers: Containers, container: Container) -> dict[str, wire.EndpointInfo]:
     record = container.record
     found = {endpoint.network_name: endpoint for endpoint in containers.endpoints(container)}
-    wanted = networks_of(record)
-    if record.config.network_disabled:
-        wanted = {name: model.EndpointConfig() for name in found}
     shown = {}
-    for name, config in wanted.items():
+    for name, config in networks_of(record).items():
         info = wire.EndpointInfo(
             ipam_config=_ipam_config(config),
             links=config.links,

@@ -43,7 +43,7 @@ class Networking:
             assert other is not None, "the mode names one"
             return Connection(f"/proc/{other.state.pid}/ns/net")
         wanted = networks_of(record)
-        if mode == "host" or record.config.network_disabled or "none" in wanted:
+        if mode == "host" or "none" in wanted:
             endpoint = network.connect(
                 record.id, Path("/"), network="host" if mode == "host" else "none", name=record.name
             )
@@ -137,6 +137,8 @@ def networks_of(record: ContainerRecord) -> dict[str, EndpointConfig]:
     mode = record.host_config.network_mode
     if mode.startswith("container:"):
         return {}
+    if record.config.network_disabled and mode != "host":
+        return {"none": EndpointConfig()}
     if record.endpoints or record.bare:
         return dict(sorted(record.endpoints.items(), key=lambda item: (item[0] != mode, item[0])))
     return {mode: EndpointConfig()}

@@ -15,6 +15,7 @@ from holdfast.errors import EngineError
 from holdfast.kernel import cgroup, identity, loop, mount, mountinfo
 from holdfast.kernel.nft import Nft
 from holdfast.kernel.path import open_beneath, owned_fd
+from holdfast.network.forwarding import dropping_chains
 from holdfast.runtime import probe, seccomp
 from holdfast.runtime.facts import gather, parse_release
 
@@ -261,10 +262,10 @@ def _loop_devices(_config: Config) -> Iterator[Finding]:
             )
 
 
-def _firewall(_config: Config) -> Iterator[Finding]:
+def _firewall(config: Config) -> Iterator[Finding]:
     try:
         with Nft() as nft:
-            rules = nft.run("list ruleset")
+            rules = nft.run("list chains")
     except OSError as error:
         yield Finding(
             "note",
@@ -274,12 +275,12 @@ def _firewall(_config: Config) -> Iterator[Finding]:
         )
         return
     yield Finding("ok", "nftables", "usable")
-    if "hook forward" in rules and "policy drop" in rules.split("hook forward", 1)[1].split("}", 1)[0]:
+    for chain in dropping_chains(rules, config.nft_table):
         yield Finding(
             "note",
             "nftables",
-            "another program's FORWARD chain drops by default",
-            "none needed: the engine adds one accept rule for its bridge, tagged holdfast",
+            f"another program drops what this host forwards, by the policy of the chain {chain}",
+            f"none needed: the engine adds accept rules for its bridges, tagged {config.nft_table}",
         )
 
 

@@ -33,6 +33,11 @@ class Wanted:
         """The names of the bridges."""
         return tuple(segment.bridge for segment in self.segments)
 
+    @property
+    def bridges6(self) -> tuple[str, ...]:
+        """The names of those that speak IPv6."""
+        return tuple(segment.bridge for segment in self.segments if segment.ipv6 is not None)
+
 
 class Filters:
     """Our table and our way through others' tables. The caller holds one lock around all calls that change elements."""
@@ -65,7 +70,7 @@ class Filters:
             wanted = self._wanted()
             self._rules(nft).load(wanted.segments, wanted.published)
             self._loaded = True
-            self._foreign(nft).open(self._table, wanted.bridges)
+            self._foreign(nft).open(self._table, wanted.bridges, wanted.bridges6)
             if self._watch is None:
                 self._watch = RulesetWatch(changed)
         except OSError as error:
@@ -99,7 +104,8 @@ class Filters:
             except NftError:
                 self.load(changed)
             else:
-                self._foreign(nft).open(self._table, (segment.bridge,))
+                own = Wanted((segment,), ())
+                self._foreign(nft).open(self._table, own.bridges, own.bridges6)
         except OSError as error:
             logger.warning("cannot take a network into the packet rules", extra={"error": str(error)})
 
@@ -151,7 +157,7 @@ class Filters:
             if not rules.is_loaded():
                 rules.load(wanted.segments, wanted.published)
                 logger.warning("another program removed the packet rules; made again", extra={"table": self._table})
-            self._foreign(nft).open(self._table, wanted.bridges)
+            self._foreign(nft).open(self._table, wanted.bridges, wanted.bridges6)
         except OSError as error:
             logger.warning("cannot restore the packet rules", extra={"error": str(error)})
 

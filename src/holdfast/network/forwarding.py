@@ -8,7 +8,7 @@ else to the top of the chain that drops. Nothing else of others is touched, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ LEGACY_TABLES: Final = Path("/proc/net/ip_tables_names")
 _LEGACY_PROGRAM: Final = "iptables-legacy"
 _LEGACY_TIMEOUT_S: Final = 10.0
 
+FAMILIES: Final = frozenset({"ip", "inet"})
 _TABLE: Final = re.compile(r"^table (\S+) (\S+) \{")
 _CHAIN: Final = re.compile(r"^\s+chain (\S+) \{")
 _DROPS: Final = re.compile(r"^\s+type filter hook forward .*policy drop;")
@@ -50,12 +51,16 @@ class ForeignFilters:
         self._nft = nft
         self._tag = tag
 
-    def open(self, own_table: str, bridges: Sequence[str]) -> None:
-        """Add the rules where they are missing. What cannot be changed is logged: a bridge may work all the same."""
+    def open(self, own_table: str, bridges: Sequence[str], bridges6: Sequence[str] = ()) -> None:
+        """Add the rules where they are missing; `bridges6` are those of the bridges that speak IPv6.
+
+        What cannot be changed is logged: a bridge may work all the same.
+        """
+        families = FAMILIES | ({"ip6"} if bridges6 else frozenset())
         try:
-            for chain in chains_that_need_a_way(self._nft.run("list chains"), own_table):
+            for chain in chains_that_need_a_way(self._nft.run("list chains"), own_table, families):
                 present = self._listing(chain)
-                for bridge in bridges:
+                for bridge in bridges6 if chain.family == "ip6" else bridges:
                     if rule_handles(present, self._tag, bridge):
                         continue
                     self._nft.run(
@@ -112,7 +117,7 @@ class ForeignFilters:
         return run((_LEGACY_PROGRAM, "-w", *words), timeout_s=_LEGACY_TIMEOUT_S).stdout.decode()
 
 
-def chains_that_need_a_way(listing: str, own_table: str) -> list[Chain]:
+def chains_that_need_a_way(listing: str, own_table: str, families: Collection[str] = FAMILIES) -> list[Chain]:
     """Read `nft list chains` and give where to put rules: for each table whose forward chain drops by policy.
 
     That is DOCKER-USER where the table has it, else the chain itself.
@@ -120,10 +125,15 @@ def chains_that_need_a_way(listing: str, own_table: str) -> list[Chain]:
     chains = list(_scan(listing))
     places = []
     for chain, drops in chains:
-        if drops and chain.table != own_table and chain.family in ("ip", "inet"):
+        if drops and chain.table != own_table and chain.family in families:
             room = Chain(chain.family, chain.table, ROOM_FOR_OTHERS)
             places.append(room if any(other == room for other, _ in chains) else chain)
     return places
+
+
+def dropping_chains(listing: str, own_table: str) -> list[Chain]:
+    """Read `nft list chains` and give the forward chains of others that drop what no rule accepts."""
+    return [chain for chain, drops in _scan(listing) if drops and chain.table != own_table]
 
 
 def all_chains(listing: str) -> list[Chain]:

@@ -294,12 +294,16 @@ class Network:
         *,
         host_network: bool = False,
     ) -> str:
-        """Give the text of a container's /etc/hosts; `host-gateway` in `extra_hosts` becomes the bridge's address.
+        """Give the text of a container's /etc/hosts; `host-gateway` in `extra_hosts` becomes the address of the default
+        bridge, which is made if it is not there. Raises System.
 
         A container in the host's network gets the host's own file, with `extra_hosts` below.
         """
         wants_gateway = any(entry.endswith(files.HOST_GATEWAY) for entry in extra_hosts)
-        gateway = str(gateway_of(self._bridges.default_subnet())) if wants_gateway else ""
+        gateway = ""
+        if wants_gateway:
+            self._bridges.make(self._networks.find(BRIDGE))
+            gateway = str(gateway_of(self._bridges.default_subnet()))
         head = files.host_hosts_file() if host_network else files.HOSTS_HEAD
         return files.hosts_file(hostname, domainname, addresses, extra_hosts, host_gateway=gateway, head=head)
 

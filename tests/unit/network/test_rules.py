@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from ipaddress import IPv4Network
 
-from holdfast.network.forwarding import Chain, all_chains, chains_that_need_a_way, rule_handles
+from holdfast.network.forwarding import Chain, all_chains, chains_that_need_a_way, dropping_chains, rule_handles
 from holdfast.network.model import PublishedPort
 from holdfast.network.rules import element_commands, segment_commands, table_commands
 from holdfast.network.segment import ENABLE_ICC, default_segment, segment_of
@@ -98,6 +98,8 @@ def test_chains_that_drop() -> None:
         Chain("ip", "filter", "DOCKER-USER"),
         Chain("inet", "firewall", "forward"),
     ]
+    assert Chain("ip6", "filter", "FORWARD") in chains_that_need_a_way(LISTING, "holdfast", {"ip6"})
+    assert [chain.family for chain in dropping_chains(LISTING, "firewall")] == ["ip", "ip6", "bridge"]
     assert chains_that_need_a_way("", "holdfast") == []
     assert len(all_chains(LISTING)) == 7
 
