@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.compose import Project, Projects
 from tests.support.dockerd import DockerEngine
 from tests.support.engine import PATH, Engine, engine_below
 
@@ -72,3 +73,17 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "files"
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def projects(engine: Engine, tmp_path: Path) -> Iterator[Projects]:
+    """Makes Compose projects, `(name, generation)`; takes them down at the end."""
+    made: list[Project] = []
+
+    def make(name: str, generation: str = "2") -> Project:
+        made.append(Project(engine, tmp_path / name, generation))
+        return made[-1]
+
+    yield make
+    for project in reversed(made):
+        project.down()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ def program(generation: str) -> list[str]:
         return [str(found)]
     if (_ONE / "bin" / "docker-compose").exists():
         return ["/usr/bin/python3", str(_ONE / "bin" / "docker-compose")]
-    pytest.skip("Debian has Compose 1.29 up to its version 12 only")
+    pytest.skip("only on Debian 12 and before is there Compose 1.29")
 
 
 class Project:
@@ -69,9 +69,13 @@ class Project:
         return done
 
     def down(self) -> None:
-        """Take everything away, whatever state it is in."""
-        self.run("down", "-v", "-t", "0", "--remove-orphans", check=False)
+        """Take everything away, whatever state it is in; Compose 2 does it for both."""
+        self._program = program("2")
+        self.run("--profile", "*", "down", "-v", "-t", "0", "--remove-orphans", check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+Projects = Callable[..., Project]
 
 
 def installed(folder: Path) -> Path:

@@ -23,7 +23,7 @@ from holdfast.containers.container import Container
 from holdfast.containers.imagemounts import open_image
 from holdfast.containers.joins import Joins
 from holdfast.containers.logconfig import LogRules
-from holdfast.containers.model import ContainerRecord, now
+from holdfast.containers.model import ContainerRecord, HostConfig, now
 from holdfast.containers.networking import Networking
 from holdfast.containers.rooms import Rooms
 from holdfast.containers.spec import Surroundings, spec_input
@@ -135,7 +135,7 @@ class Starter:
                 rooms.files_of(owner.id),
                 network.namespace,
                 rooms.cgroup_of(record),
-                find_init() if record.host_config.init else None,
+                _init_of(record.host_config),
                 self._stage_shared_memory(record),
             )
             facts = rooms.runtime.host_facts(privileged=record.host_config.privileged)
@@ -243,6 +243,14 @@ class Starter:
             return None
         with owned_fd(mount):
             return self._rooms.staging.stage_mount(record.id, "shm", mount)
+
+
+def _init_of(host: HostConfig) -> Path | None:
+    """Give the init program to run in front, if any: where the container joins others' processes, one is there.
+
+    Source: moby, daemon, WithCommonOptions: only with a PID namespace of its own.
+    """
+    return find_init() if host.init and not host.pid_mode else None
 
 
 def find_init() -> Path:

@@ -11,7 +11,7 @@ if [ "$(id -u)" = 0 ]; then
     exec setpriv --reuid postgres --regid postgres --init-groups "$0"
 fi
 if [ ! -e "$PGDATA/PG_VERSION" ]; then
-    initdb -U app --pwfile=/run/password --auth-host=scram-sha-256 --auth-local=trust >/dev/null
+    initdb --no-sync -U app --pwfile=/run/password --auth-host=scram-sha-256 --auth-local=trust >/dev/null
     echo "host all all all scram-sha-256" >>"$PGDATA/pg_hba.conf"
     pg_ctl -w -s -o "-k /tmp -c listen_addresses=''" start
     createdb -h /tmp -U app app
