@@ -67,7 +67,7 @@ async def network_prune(request: Request, engine: Engine) -> Response:
 async def network_inspect(request: Request, engine: Engine) -> Response:
     """GET /networks/{id} → 200 Network. Operation NetworkInspect."""
     name = request.params["id"]
-    request.query.flag("verbose")   # more is shown of swarm networks only
+    request.query.flag("verbose")  # more is shown of swarm networks only
     if request.query.get("scope") not in ("", "local"):
         raise NotFound(f"network {name} not found")
     network = await in_worker(engine.network.get, name)
@@ -126,9 +126,7 @@ def _dangling(filters: Filters) -> bool | None:
         return True
     if values[0] in ("false", "0"):
         return False
-    raise InvalidParameter(
-        "invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \"0\")"
-    )
+    raise InvalidParameter('invalid value for filter \'dangling\', must be "true" (or "1"), or "false" (or "0")')
 
 
 def _matches(network: NetworkInfo, filters: Filters) -> bool:

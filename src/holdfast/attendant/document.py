@@ -1,13 +1,13 @@
 """What the engine tells the attendant, in files that both find again after the other has died.
 
-    RUN_ROOT/attendant/
-        control           a stream socket: one JSON object a line, one line back
-        <container id>    a Document, written whole and renamed into place
+RUN_ROOT/attendant/
+    control           a stream socket: one JSON object a line, one line back
+    <container id>    a Document, written whole and renamed into place
 
-    {"do": "serve", "id": "…"}   read the file again and do what it says; answers when that is done
-    {"do": "drop", "id": "…"}    forget it
-    {"do": "hello"}              → {"version": …}: which attendant this is
-    {"do": "end"}                end
+{"do": "serve", "id": "…"}   read the file again and do what it says; answers when that is done
+{"do": "drop", "id": "…"}    forget it
+{"do": "hello"}              → {"version": …}: which attendant this is
+{"do": "end"}                end
 """
 
 from __future__ import annotations
@@ -77,6 +77,4 @@ def read(path: Path) -> Document:
         for entry in raw["memberships"]
     )
     proxies = tuple(Proxy(**entry) for entry in raw["proxies"])
-    return Document(
-        raw["id"], raw["namespace"], memberships, tuple(raw["servers"]), bool(raw["asks_outside"]), proxies
-    )
+    return Document(raw["id"], raw["namespace"], memberships, tuple(raw["servers"]), bool(raw["asks_outside"]), proxies)

@@ -194,9 +194,7 @@ def check_endpoint(rooms: Rooms, network: str, config: EndpointConfig) -> None:
         name = "bridge" if network == "default" else network
         raise InvalidParameter(f"invalid config for network {name}: invalid endpoint settings:{lines}")
     with contextlib.suppress(NotFound):
-        rooms.network.check(
-            EndpointRequest(network=network, address=config.ipv4_address, address6=config.ipv6_address)
-        )
+        rooms.network.check(EndpointRequest(network=network, address=config.ipv4_address, address6=config.ipv6_address))
 
 
 def endpoint_request(record: ContainerRecord, network: str, config: EndpointConfig) -> EndpointRequest:

@@ -1,8 +1,8 @@
 """A bridge, and the pairs of virtual cards that join containers to it.
 
-    host                                                      container
-    ── uplink ──(forwarded, translated)── holdfast0 ── hf1a2b3c… ═══════ eth0
-                                          gateway      bridge port       address
+host                                                      container
+── uplink ──(forwarded, translated)── holdfast0 ── hf1a2b3c… ═══════ eth0
+                                      gateway      bridge port       address
 """
 
 from __future__ import annotations
@@ -230,8 +230,9 @@ def set_default_routes(
                     continue
                 for message in consistent(functools.partial(kernel.route, "dump", family=family, table=_MAIN_TABLE)):
                     if message["dst_len"] == 0 and message["type"] == RTN_UNICAST and message.get("gateway"):
-                        kernel.route("del", family=family, dst="default", gateway=message.get("gateway"),
-                                     oif=message.get("oif"))
+                        kernel.route(
+                            "del", family=family, dst="default", gateway=message.get("gateway"), oif=message.get("oif")
+                        )
                 if way is not None:
                     _add_default(kernel, socket.if_nametoindex(way[0]), way[1])
 

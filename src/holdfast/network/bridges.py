@@ -401,5 +401,3 @@ def _targets(records: Iterable[EndpointRecord]) -> list[Published]:
         for address in (record.address, record.address6)
         if address
     ]
-
-

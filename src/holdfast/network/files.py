@@ -126,7 +126,12 @@ def own_hosts_lines(hostname: str, domainname: str, addresses: Sequence[str]) ->
 
 
 def hosts_file(
-    hostname: str, domainname: str, addresses: Sequence[str], extra_hosts: Sequence[str], *, host_gateway: str,
+    hostname: str,
+    domainname: str,
+    addresses: Sequence[str],
+    extra_hosts: Sequence[str],
+    *,
+    host_gateway: str,
     head: str = HOSTS_HEAD,
 ) -> str:
     """Give the file's text: loopback names, `extra_hosts`, and the container's own name for each of its addresses.

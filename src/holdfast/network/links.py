@@ -58,7 +58,7 @@ def rtnetlink(what: str) -> Iterator[IPRoute]:
     """
     from pyroute2.iproute.linux import IPRoute
 
-    logging.getLogger("pyroute2").setLevel(logging.WARNING)     # at debug it tells of every message
+    logging.getLogger("pyroute2").setLevel(logging.WARNING)  # at debug it tells of every message
     with as_os_error(what), IPRoute() as kernel:
         yield kernel
 

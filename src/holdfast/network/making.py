@@ -70,9 +70,7 @@ class NetworkMaker:
                 raise Forbidden(f"configuration network {record.name!r} is in use")
             if endpoints := active():
                 listed = ", ".join(f'name:"{name}" id:"{endpoint[:12]}"' for name, endpoint in endpoints)
-                raise Forbidden(
-                    f"error while removing network: network {record.name} has active endpoints ({listed})"
-                )
+                raise Forbidden(f"error while removing network: network {record.name} has active endpoints ({listed})")
             intent = self._store.intents.begin(REMOVE, record.id)
             faults.point("network-removing")
             if not record.settings.config_only:
@@ -147,8 +145,9 @@ class NetworkMaker:
         if not source.settings.config_only:
             raise Forbidden(f"{request.config_from} is not a configuration network")
         if request.options or request.labels or request.pools:
-            raise Forbidden("user-specified configurations are not supported if the network depends on a configuration "
-                            "network")
+            raise Forbidden(
+                "user-specified configurations are not supported if the network depends on a configuration network"
+            )
         return NetworkRequest(
             name=request.name,
             config_from=source.name,
@@ -172,4 +171,3 @@ class NetworkMaker:
                     f"cannot create network {network_id} ({wanted}): conflicts with network {record.id} ({wanted}): "
                     "networks have same bridge name"
                 )
-

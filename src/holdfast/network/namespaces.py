@@ -1,6 +1,6 @@
 """Network namespaces of containers, one file each.
 
-    RUN_ROOT/netns/CONTAINER-ID     holds the namespace; the runtime joins it by this path
+RUN_ROOT/netns/CONTAINER-ID     holds the namespace; the runtime joins it by this path
 """
 
 from __future__ import annotations

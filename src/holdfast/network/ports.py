@@ -98,9 +98,7 @@ class PortTable:
                     holder.close()
             self._sockets.clear()
 
-    def _reserve_one(
-        self, request: PortRequest, versions: frozenset[int], *, both: bool
-    ) -> tuple[PublishedPort, ...]:
+    def _reserve_one(self, request: PortRequest, versions: frozenset[int], *, both: bool) -> tuple[PublishedPort, ...]:
         if request.protocol not in PROTOCOLS:
             raise InvalidParameter(f"invalid protocol: {request.protocol}")
         host_ips = _host_ips(request, both=both)
@@ -156,9 +154,11 @@ class PortTable:
 
     def _is_ours(self, protocol: str, host_ip: str, host_port: int) -> bool:
         for held_protocol, held_ip, held_port in self._sockets:
-            if (held_protocol, held_port) == (protocol, host_port) and (
-                held_ip == host_ip or _ANY[":" in host_ip] in (held_ip, host_ip)
-            ) and (":" in held_ip) == (":" in host_ip):
+            if (
+                (held_protocol, held_port) == (protocol, host_port)
+                and (held_ip == host_ip or _ANY[":" in host_ip] in (held_ip, host_ip))
+                and (":" in held_ip) == (":" in host_ip)
+            ):
                 return True
         return False
 

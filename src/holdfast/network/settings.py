@@ -56,9 +56,7 @@ def check(request: NetworkRequest) -> None:
         raise Forbidden("bridge driver doesn't support multiple subnets")
 
 
-def endpoint_troubles(
-    networks: Iterable[Network], ranges: Iterable[Network], address: str, version: int
-) -> list[str]:
+def endpoint_troubles(networks: Iterable[Network], ranges: Iterable[Network], address: str, version: int) -> list[str]:
     """Give what is wrong with an address that a container asks for.
 
     `networks` are those subnets of the network that somebody configured, `ranges` the parts that addresses may come
@@ -75,8 +73,9 @@ def endpoint_troubles(
         troubles.append(f"invalid IPv{version} address: {address}")
     own = [network for network in networks if network.version == version]
     if not own:
-        troubles.append("user specified IP address is supported only when connecting to networks with user configured "
-                        "subnets")
+        troubles.append(
+            "user specified IP address is supported only when connecting to networks with user configured subnets"
+        )
     elif parsed is None or not any(parsed in network for network in (*own, *ranges)):
         troubles.append(f"no configured subnet or ip-range contain the IP address {address}")
     return troubles
@@ -144,8 +143,11 @@ def _check_options(request: NetworkRequest) -> None:
     if mtu and not 68 <= int(mtu) <= 65535:
         raise InvalidParameter(f"invalid MTU {mtu}: must be between 68 and 65535")
     bridge = request.options.get(BRIDGE_NAME, "")
-    if len(bridge.encode()) > _LONGEST_DEVICE_NAME or any(character in "/:\"" or character.isspace()
-                                                          for character in bridge) or bridge in (".", ".."):
+    if (
+        len(bridge.encode()) > _LONGEST_DEVICE_NAME
+        or any(character in '/:"' or character.isspace() for character in bridge)
+        or bridge in (".", "..")
+    ):
         raise InvalidParameter(f"invalid bridge name {bridge!r}: at most 15 characters, no slash, colon or space")
     binding = request.options.get(HOST_BINDING, "")
     if binding:

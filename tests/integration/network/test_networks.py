@@ -48,9 +48,7 @@ def address_of(network: Network, container: str, name: str) -> str:
     return next(found.ip_address for found in network.endpoints(container) if found.network_name == name)
 
 
-def ask(
-    namespace: Path, name: str, kind: str = "A", *, by_stream: bool = False, timeout_s: float = 10
-) -> list[str]:
+def ask(namespace: Path, name: str, kind: str = "A", *, by_stream: bool = False, timeout_s: float = 10) -> list[str]:
     """Ask the resolver of a namespace; gives what it says, or the word for its refusal."""
     query = dns.message.make_query(name, kind)
     query_by: Callable[..., dns.message.Message] = dns.query.tcp if by_stream else dns.query.udp
