@@ -228,12 +228,17 @@ def set_default_routes(
                 family = socket.AF_INET if version == 4 else socket.AF_INET6
                 if version == 6 and not _IPV6.is_dir():
                     continue
+                wanted = (socket.if_nametoindex(way[0]), str(way[1])) if way is not None else None
+                is_there = False
                 for message in consistent(functools.partial(kernel.route, "dump", family=family, table=_MAIN_TABLE)):
                     if message["dst_len"] == 0 and message["type"] == RTN_UNICAST and message.get("gateway"):
+                        if (message.get("oif"), message.get("gateway")) == wanted:
+                            is_there = True
+                            continue
                         kernel.route(
                             "del", family=family, dst="default", gateway=message.get("gateway"), oif=message.get("oif")
                         )
-                if way is not None:
+                if way is not None and not is_there:
                     _add_default(kernel, socket.if_nametoindex(way[0]), way[1])
 
     in_network_namespace(namespace, work)

@@ -3,9 +3,7 @@
 Order when a container joins: ports are held, then the endpoint is recorded with its address, then the kernel is told.
 Everything after the record can be found again by it, so a crash leaves nothing that `restore` cannot clear.
 
-One of a container's endpoints is its gateway: it has the default route and the published ports. It is the one of the
-highest priority; then one that speaks both IPv4 and IPv6; then the first by the network's name. Source: Docker Engine
-API, `EndpointSettings.GwPriority`; moby, libnetwork, Endpoint.Less.
+One of a container's endpoints is its gateway, see `gateway`: it has the default route and the published ports.
 """
 
 from __future__ import annotations
@@ -25,6 +23,7 @@ from holdfast.network import settings
 from holdfast.network.addresses import parse_mac
 from holdfast.network.bridge import set_default_routes
 from holdfast.network.bridges import DEVICE_PREFIX, Bridges
+from holdfast.network.gateway import choose_gateway, versions_outside
 from holdfast.network.model import EndpointRequest, PortRequest, port_records, published_ports
 from holdfast.network.networks import BRIDGE, NetworkCatalogue
 from holdfast.network.ports import PortTable
@@ -151,21 +150,18 @@ class Endpoints:
     ) -> list[EndpointRecord]:
         """Join a container to all its networks; see `Network.connect_all`."""
         networks = [(self._networks.find(request.network), request) for request in requests]
-        gateway = min(
-            (entry for entry in networks if _may_be_gateway(entry[0])),
-            key=lambda entry: _precedence(entry[0], entry[1].gateway_priority),
-            default=None,
+        gateway = choose_gateway(
+            (network, request.gateway_priority, (network, request)) for network, request in networks
         )
-        chosen = gateway[1] if gateway else None
         joined: list[EndpointRecord] = []
         try:
             for request in requests:
-                first = request is chosen
+                first = gateway is not None and request is gateway[1]
                 joined.append(
                     self._connect(container_id, netns, name, request, ports if first else (), is_gateway=first)
                 )
-            spoken = {version for network, _ in networks for version in _versions(network)}
-            if gateway is not None and spoken - {*_versions(gateway[0])}:
+            spoken = {version for network, _ in networks for version in versions_outside(network)}
+            if gateway is not None and spoken - versions_outside(gateway[0]):
                 self.settle(container_id, netns)
         except EngineError:
             for record in joined:
@@ -289,13 +285,9 @@ class Endpoints:
     # --- inside
 
     def _gateway(self, rows: Sequence[EndpointRecord]) -> EndpointRecord | None:
-        found = [(self._networks.find(row.network_id), row) for row in rows if row.device]
-        chosen = min(
-            (entry for entry in found if _may_be_gateway(entry[0])),
-            key=lambda entry: _precedence(entry[0], entry[1].gateway_priority),
-            default=None,
+        return choose_gateway(
+            (self._networks.find(row.network_id), row.gateway_priority, row) for row in rows if row.device
         )
-        return chosen[1] if chosen else None
 
     def _way(
         self, gateway: EndpointRecord | None, rows: Sequence[EndpointRecord], version: int
@@ -395,23 +387,6 @@ class Endpoints:
         with self._guard:
             for row in rows:
                 self._endpoints[row.container_id][row.network_id] = row
-
-
-def _may_be_gateway(network: NetworkRecord) -> bool:
-    return network.driver == "bridge" and not network.settings.internal
-
-
-def _precedence(network: NetworkRecord, priority: int) -> tuple[int, bool, str]:
-    """Give what the gateway among several networks is the least of."""
-    return -priority, len(_versions(network)) < 2, network.name
-
-
-def _versions(network: NetworkRecord) -> list[int]:
-    """Give the IP versions that a network speaks."""
-    if not _may_be_gateway(network):
-        return []
-    settings = network.settings
-    return [version for version, spoken in ((4, settings.enable_ipv4), (6, settings.enable_ipv6)) if spoken]
 
 
 def _wanted_address(text: str, segment: Segment, version: int) -> str:
