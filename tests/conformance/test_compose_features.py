@@ -128,7 +128,8 @@ def test_what_is_shared_with_others(engine: Engine, features: Project) -> None:
 
 def test_limits_and_rights(engine: Engine, features: Project) -> None:
     script = """id; pwd; awk '/open files|processes/ {print $(NF-2), $(NF-1)}' /proc/1/limits
-        cat /proc/sys/net/core/somaxconn; df /dev/shm | awk 'END {print $2}'; grep NoNew /proc/self/status | tr '\\t' ' '; touch /x 2>&1
+        cat /proc/sys/net/core/somaxconn; df /dev/shm | awk 'END {print $2}'
+        grep NoNew /proc/self/status | tr '\\t' ' '; touch /x 2>&1
         cat /proc/1/oom_score_adj; cat /proc/1/comm"""
     assert inside(features, "follow", script, "--index", "2") == [
         "uid=1000 gid=1000 groups=1000,1234", "/tmp", "64 64", "100 200", "777", "8192", "NoNewPrivs: 1",

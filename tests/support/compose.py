@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,18 @@ class Project:
             told = f"{' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}\n{self.engine.log_tail(20)}"
             assert done.returncode == 0, told
         return done
+
+    @contextlib.contextmanager
+    def start(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """`docker compose WORDS` for the time of a `with`; its stdout is a pipe."""
+        with subprocess.Popen(
+            [*self._program, *words], cwd=self.folder, env=self.environment(), text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        ) as running:  # fmt: skip
+            try:
+                yield running
+            finally:
+                running.kill()
 
     def down(self) -> None:
         """Take everything away, whatever state it is in; Compose 2 does it for both."""

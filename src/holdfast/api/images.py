@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from holdfast.api import registry
@@ -16,7 +17,7 @@ from holdfast.api.router import Router
 from holdfast.api.streams import bytes_response, progress_response
 from holdfast.api.worker import BodyReader, in_patient_worker, in_worker
 from holdfast.containers.commit import CommitRequest
-from holdfast.errors import InvalidParameter, Unsupported
+from holdfast.errors import EngineError, InvalidParameter, Unsupported
 from holdfast.images import reference
 from holdfast.images.importing import NewImage
 from holdfast.wire.containers import ContainerConfig
@@ -65,9 +66,10 @@ async def image_create(request: Request, engine: Engine) -> StreamResponse:
         everything = not tag and reference.parse(name) != reference.parse(name).tagged()
         pull: Callable[..., object] = engine.images.registries.pull_all if everything else engine.images.registries.pull
         names = (name,) if everything else (name, tag)
-        return await progress_response(
-            lambda emit: pull(*names, platform=platform, credentials=credentials, progress=emit)
-        )
+        with _telling_of_buildkit(name):
+            return await progress_response(
+                lambda emit: pull(*names, platform=platform, credentials=credentials, progress=emit)
+            )
     source = query.get("fromSrc")
     wanted = NewImage(
         query.get("repo"), query.get("tag"), query.get("message"), tuple(query.all("changes")), platform
@@ -76,6 +78,20 @@ async def image_create(request: Request, engine: Engine) -> StreamResponse:
         url = source if "://" in source else f"http://{source}"
         return await progress_response(lambda emit: engine.images.import_url(url, wanted, emit))
     return await _with_body(request, lambda body, emit: engine.images.import_(body, wanted, emit))
+
+
+@contextlib.contextmanager
+def _telling_of_buildkit(name: str) -> Iterator[None]:
+    """Where the image cannot be had that clients run BuildKit in, say how to build without it.
+
+    Compose and buildx want it once `POST /grpc` was refused, and do not show that refusal.
+    """
+    try:
+        yield
+    except EngineError as error:
+        if name.removeprefix("docker.io/").partition(":")[0] == "moby/buildkit":
+            raise error.within("build with DOCKER_BUILDKIT=0, as there is no image to run BuildKit from") from error
+        raise
 
 
 @routes.add("POST", "/images/load")
