@@ -30,7 +30,7 @@ SHAPES = {
 }
 NOT_SERVED = (
     ("swarm, nodes, services, tasks, secrets, configs", "there is no swarm"),
-    ("plugins", "volume drivers are built in"),
+    ("managed plugins", "volume plugins are found by their sockets: see volume-plugins.md"),
 )
 HEAD = """# Compatibility with the Docker Engine API
 

@@ -43,6 +43,10 @@ class Config:
     stop_timeout_s: int = 10
     mount_timeout_s: int = 30
     """How long the server or device of a volume may take to answer."""
+    plugin_timeout_s: int = 60
+    """How long a volume plugin may take to answer a question, to remove a volume or to unmount it."""
+    plugin_mount_timeout_s: int = 120
+    """How long it may take to create or mount one."""
     trash_keep_s: int = 7 * 24 * 3600
     """How long a removed volume can be had back."""
     trash_limit_bytes: int = 0

@@ -32,8 +32,9 @@ async def volume_list(request: Request, engine: Engine) -> Response:
         filters = decode_filters(request.query.get("filters"))
     except InvalidParameter as error:
         raise InvalidParameter("error reading volume filters: invalid filter") from error
-    volumes = await in_worker(engine.volumes.list, filters)
-    return json_response(200, {"Volumes": [encode_volume(volume) for volume in volumes], "Warnings": None})
+    volumes, warnings = await in_worker(engine.volumes.look, filters)
+    shown = [encode_volume(volume) for volume in volumes]
+    return json_response(200, {"Volumes": shown, "Warnings": list(warnings) or None})
 
 
 @routes.add("POST", "/volumes/create")
@@ -54,10 +55,13 @@ async def volume_prune(request: Request, engine: Engine) -> Response:
     return json_response(200, encode_pruned(pruned))
 
 
-@routes.add_immediate("GET", "/volumes/{name:.*}")
-def volume_inspect(request: Request, engine: Engine) -> Response:
+@routes.add("GET", "/volumes/{name:.*}")
+async def volume_inspect(request: Request, engine: Engine) -> Response:
     """GET /volumes/{name} → 200 Volume. Operation VolumeInspect."""
-    return json_response(200, encode_volume(engine.volumes.get(request.params["name"])))
+    name = request.params["name"]
+    local = engine.volumes.is_local(name)
+    volume = engine.volumes.get(name) if local else await in_patient_worker(engine.volumes.inspect, name)
+    return json_response(200, encode_volume(volume))
 
 
 @routes.add("PUT", "/volumes/{name:.*}", since=(1, 42))

@@ -28,6 +28,8 @@ _HELP = {
     "nft_table": "Name of the nftables table",
     "stop_timeout_s": "Seconds between asking a container to stop and killing it",
     "mount_timeout_s": "Seconds that a volume's server or device may take to answer",
+    "plugin_timeout_s": "Seconds that a volume plugin may take to answer",
+    "plugin_mount_timeout_s": "Seconds that a volume plugin may take to create or mount a volume",
     "trash_keep_s": "Seconds that a removed volume can be had back",
     "trash_limit_bytes": "What the trash may take before the oldest goes early; 0: a tenth of the file system",
     "trash_grace_s": "Seconds that a removed volume stays whatever the trash takes",

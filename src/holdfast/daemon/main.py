@@ -21,6 +21,7 @@ from holdfast.api import containers as api_containers
 from holdfast.api import exec as api_exec
 from holdfast.api import images as api_images
 from holdfast.api import networks as api_networks
+from holdfast.api import plugins as api_plugins
 from holdfast.api import stats as api_stats
 from holdfast.api import system as api_system
 from holdfast.api import trash as api_trash
@@ -39,9 +40,11 @@ from holdfast.events import EventBus
 from holdfast.images.rootfs import RootFs
 from holdfast.images.service import Images
 from holdfast.network.service import Network
+from holdfast.plugins.registry import Plugins, Timeouts
 from holdfast.runtime.runtime import Runtime
 from holdfast.store import Store
 from holdfast.volumes.drivers.local import LocalDriver
+from holdfast.volumes.drivers.plugin import PluginHost
 from holdfast.volumes.drivers.workers import Workers
 from holdfast.volumes.model import TrashPolicy
 from holdfast.volumes.service import Volumes
@@ -77,7 +80,7 @@ def router() -> Router:
     """Give every route of the API."""
     everything = Router()
     for part in (api_system, api_volumes, api_trash, api_checks, api_containers, api_archive, api_container_files,
-                 api_stats, api_exec, api_images, api_build, api_networks):  # fmt: skip
+                 api_stats, api_exec, api_images, api_build, api_networks, api_plugins):  # fmt: skip
         everything.include(part.routes)
     return everything
 
@@ -90,8 +93,16 @@ def _open(config: Config, closing: contextlib.ExitStack) -> Engine:
     policy = TrashPolicy(
         config.trash_keep_s, config.trash_limit_bytes, config.trash_grace_s, config.trash_keep_anonymous
     )
-    local = LocalDriver(config.state_root, Workers(config.mount_timeout_s))
-    volumes = Volumes(store, events, local, policy)
+    workers = Workers(config.mount_timeout_s)
+    local = LocalDriver(config.state_root, workers)
+    plugins = PluginHost(
+        Plugins(timeouts=Timeouts(config.plugin_mount_timeout_s, config.plugin_timeout_s)),
+        store.intents,
+        workers,
+        config.run_root / "plugin-volumes",
+        (config.state_root, config.run_root),
+    )
+    volumes = Volumes(store, events, local, policy, plugins)
     closing.callback(volumes.close)
     images = Images(config, store, events)
     network = Network(config, store, events)
@@ -139,7 +150,7 @@ async def _serve(engine: Engine, sockets: list[socket.socket], tls: ssl.SSLConte
     )
     systemd.notify("READY=1")
     _in_background(
-        engine.network.warm_up, engine.containers.apply_restart_policies, engine.volumes.unmount_unused
+        engine.network.warm_up, engine.containers.apply_restart_policies, engine.volumes.finish_start
     )
     await ended.wait()
     logger.info("engine is stopping, containers run on")

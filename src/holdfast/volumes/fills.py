@@ -104,26 +104,34 @@ class Fills:
         self._stopping = False
 
     def fill(
-        self, record: VolumeRecord, data: Path, at: str, source: copyup.Source, hands: Hands, *, can_stage: bool
+        self,
+        record: VolumeRecord,
+        home: Path,
+        data: Path,
+        at: str,
+        source: copyup.Source,
+        hands: Hands,
+        *,
+        can_stage: bool,
     ) -> None:
         """Copy an image's directory into the volume, or into `at` in it, if that is an empty directory.
 
-        `data` is the volume's mounted data, which `hands` may touch; `can_stage` says that its parent is the volume's
-        own directory. Raises NotFound for a subpath that is missing, InvalidParameter for one that escapes,
-        MountFailed, System; the volume is empty then, at the latest after `before_use`.
+        `data` is the volume's mounted data, which `hands` may touch; `home` is its folder, see `VolumeDriver.home`, and
+        `can_stage` says that the data lies in it. Raises NotFound for a subpath that is missing, InvalidParameter for
+        one that escapes, MountFailed, System; the volume is empty then, at the latest after `before_use`.
         """
         try:
             create = subpath.of_options(record.options)
             _, found = hands.do(copyup.open_empty, (), os.fspath(data), at, create and astuple(create))
             for target in found:
                 with owned_fd(target):
-                    self._fill_target(record, data, at, source, target, hands, can_stage=can_stage)
+                    self._fill_target(record, home, at, source, target, hands, can_stage=can_stage)
         except MountFailed as error:
             raise error.within(f"error while mounting volume '{data}'") from None
         except OSError as error:
             raise System(_why(error)) from error
 
-    def before_use(self, record: VolumeRecord, data: Path, hands: Hands) -> None:
+    def before_use(self, record: VolumeRecord, home: Path, data: Path, hands: Hands) -> None:
         """Settle a fill that was cut short in a volume that is a mount of its own, which is mounted at `data` now.
 
         Raises System if that is not possible: the volume must not be used half-filled.
@@ -132,7 +140,7 @@ class Fills:
             if fill.beside:
                 continue
             try:
-                with owned_fd(os.open(data.parent, DIRECTORY)) as volume:
+                with owned_fd(os.open(home, DIRECTORY)) as volume:
                     settled, _ = hands.do(
                         copyup.settle_mounted, [volume], os.fspath(data), fill.subpath, fill.identity
                     )
@@ -196,7 +204,7 @@ class Fills:
     def _fill_target(
         self,
         record: VolumeRecord,
-        data: Path,
+        home: Path,
         at: str,
         source: copyup.Source,
         target: int,
@@ -210,7 +218,7 @@ class Fills:
         if bare and (status.st_mode, status.st_uid, status.st_gid) == _PLAIN:
             hands.do(copyup.give_attributes, [source.fds[0], target])
             return
-        with owned_fd(os.open(data.parent, DIRECTORY)) as volume:
+        with owned_fd(os.open(home, DIRECTORY)) as volume:
             beside = can_stage and hands is HERE and mount_id(volume) == mount_id(target)
             fill = self._begin(record, at, source, beside=beside)
             try:

@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from holdfast.store.volumes import VolumeRecord
 
@@ -20,7 +21,7 @@ class Volume:
     record: VolumeRecord
     mountpoint: str
     scope: str
-    status: Mapping[str, str] | None = None
+    status: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:

@@ -13,24 +13,29 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from holdfast import faults, log
 from holdfast.errors import Conflict, EngineError, NotFound
 from holdfast.events import EventBus
 from holdfast.locks import NamedLocks
+from holdfast.plugins.discovery import NO_PLUGINS
+from holdfast.plugins.registry import Plugins, Refused
 from holdfast.store import Store
 from holdfast.store.volumes import VolumeRecord, VolumeRef
 from holdfast.volumes import copyup, subpath
 from holdfast.volumes.catalogue import Catalogue
-from holdfast.volumes.drivers.base import Hands, Opened, VolumeDriver
+from holdfast.volumes.drivers.base import HERE, DriverVolume, Hands, Opened, VolumeDriver
 from holdfast.volumes.drivers.check import Step
 from holdfast.volumes.drivers.local import LocalDriver
+from holdfast.volumes.drivers.plugin import PluginDriver, PluginHost
 from holdfast.volumes.fills import Fills
 from holdfast.volumes.filters import VolumeFilters, parse_list_filters, parse_prune_filters
 from holdfast.volumes.keeper import Keeper
 from holdfast.volumes.model import ANONYMOUS_LABEL, Pruned, TrashPolicy, Usage, Volume, new_id
 from holdfast.volumes.mounts import DEFAULT_DRIVER, MountPoint
 from holdfast.volumes.outages import Outages
+from holdfast.volumes.plugged import Plugged
 from holdfast.volumes.restore import DEFAULT_POOL, reconcile
 from holdfast.volumes.trash import Trash
 
@@ -49,11 +54,22 @@ class _Wanted:
 class Volumes:
     """The volume service. Calls block; errors are in Docker's words. Safe from any thread."""
 
-    def __init__(self, store: Store, events: EventBus, local: LocalDriver, policy: TrashPolicy | None = None) -> None:
-        """Serve the volumes in `store`; `restore` must be called before anything else."""
+    def __init__(
+        self,
+        store: Store,
+        events: EventBus,
+        local: LocalDriver,
+        policy: TrashPolicy | None = None,
+        plugins: PluginHost | None = None,
+    ) -> None:
+        """Serve the volumes in `store`; `restore` must be called before anything else. Without `plugins` none is found.
+        """
         self._events = events
         self._local = local
-        self._drivers: dict[str, VolumeDriver] = {local.name: local}
+        none = PluginHost(Plugins(NO_PLUGINS), store.intents, HERE, local.volumes_root, ())
+        self._plugged = Plugged(plugins or none)
+        self._is_starting = True
+        self._to_remove: list[VolumeRecord] = []
         self._locks = NamedLocks()
         self._table = store.volumes
         self._catalogue = Catalogue(self._table)
@@ -69,7 +85,7 @@ class Volumes:
     @property
     def driver_names(self) -> Sequence[str]:
         """The drivers that can be asked for, by name."""
-        return sorted(self._drivers)
+        return sorted([self._local.name, *self._plugged.names])
 
     # --- made, found, removed -------------------------------------------------------------------------------------
 
@@ -97,16 +113,62 @@ class Volumes:
                 undo.pop_all()
         return self._show(record)
 
+    def inspect(self, name: str) -> Volume:
+        """Give the volume of exactly this name, as its plugin sees it now where it is of one.
+
+        Raises NotFound, also where the plugin does not have it any more, System where the plugin does not answer.
+        Source: Docker Engine API, VolumeInspect.
+        """
+        record = self._catalogue.get(name)
+        if record is None:
+            self._plugged.look()
+            found = next((volume for volume in self._foreign() if volume.name == name), None)
+            if found is None:
+                return self.get(name)
+            record = found.record
+        if record.driver == DEFAULT_DRIVER:
+            return self.get(name)
+        driver = self._plugged.driver(record.driver)
+        try:
+            reported = driver.find(name)
+        except EngineError as error:
+            if isinstance(error, NotFound):
+                raise error.within(f"get {name}") from None
+            raise error.within(
+                f'get {name}: error while checking if volume "{name}" exists in driver "{record.driver}"'
+            ) from None
+        if reported is None:
+            raise NotFound(f"get {name}: no such volume", hint=f"the plugin {record.driver} does not have it any more")
+        driver.note_path(record, reported.mountpoint)
+        return self._show(record, reported)
+
     def get(self, name: str) -> Volume:
-        """Give the volume of exactly this name. Raises NotFound."""
+        """Give the volume of exactly this name, from memory. Raises NotFound."""
         volume = self._show(self._find(name))
         wrong = self._fills.status(volume.record)
         return replace(volume, status={**(volume.status or {}), **wrong}) if wrong else volume
 
-    def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[Volume]:
+    def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[Volume]:
         """Give the volumes that pass Docker's filters, by name. Raises InvalidParameter for a bad filter."""
+        return self.look(filters)[0]
+
+    def look(self, filters: Mapping[str, Sequence[str]] | None = None) -> tuple[Sequence[Volume], Sequence[str]]:
+        """Give the volumes as `list` does, those that plugins have by themselves too, and warnings for silent plugins.
+
+        Source: Docker Engine API, VolumeList.
+        """
         wanted = parse_list_filters(filters or {})
-        return [self._show(record) for record in self._catalogue.all() if self._passes(record, wanted)]
+        known = self._catalogue.all()
+        warnings = self._plugged.look(frozenset(record.driver for record in known) - {DEFAULT_DRIVER})
+        volumes = [
+            self._show(record, self._plugged.reported(record.driver, record.name))
+            for record in known
+            if self._passes(record, wanted)
+        ]
+        foreign = [volume for volume in self._foreign() if self._passes(volume.record, wanted)]
+        if foreign:
+            volumes = sorted([*volumes, *foreign], key=lambda volume: volume.name)
+        return volumes, warnings
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """Remove a volume; with `force` one that is not there is no error.
@@ -117,10 +179,23 @@ class Volumes:
             try:
                 record = self._find(name)
             except NotFound:
-                if force:
-                    return
-                raise
-            self._remove(record)
+                self._plugged.look()
+                owner = self._plugged.owner_of(name)
+                if not owner:
+                    if force:
+                        return
+                    raise
+                record = VolumeRecord(new_id(), name, owner, DEFAULT_POOL, None, None, time.time())
+                self._catalogue.add([record])
+            try:
+                self._remove(record)
+            except EngineError as error:
+                if not force or record.driver == DEFAULT_DRIVER or isinstance(error, Conflict):
+                    raise
+                logger.warning("forgetting a volume of a plugin", extra={"volume": name, "error": error})
+                self._forgotten(record, keep=False)
+                if isinstance(error, Refused):
+                    raise
 
     def prune(self, filters: Mapping[str, Sequence[str]], api_version: tuple[int, int]) -> Pruned:
         """Remove the local volumes without options that nobody refers to: anonymous ones, or all if so filtered.
@@ -246,7 +321,9 @@ class Volumes:
         keep = not auto_remove or self._policy.keep_anonymous
         if remove_anonymous:
             for record, anonymous in self._catalogue.held_by(container_id):
-                if anonymous:
+                if anonymous and self._is_starting and record.driver != DEFAULT_DRIVER:
+                    self._to_remove.append(record)  # its plugin may be silent, and the start waits for none
+                elif anonymous:
                     self._remove_with(container_id, record, keep=keep)
         self._catalogue.release([container_id])
 
@@ -271,9 +348,10 @@ class Volumes:
                 with self._outages.attempt(record.id, asked_at):
                     path = self._mount(driver, record, mount_id)
                     stack.callback(driver.unmount, record, mount_id)
-                    self._fills.before_use(record, path, hands)
+                    self._fills.before_use(record, driver.home(record), path, hands)
                     stage = driver.can_stage(record)
-                    self._fills.fill(record, path, point.subpath, source, hands, can_stage=stage)
+                    home = driver.home(record)
+                    self._fills.fill(record, home, path, point.subpath, source, hands, can_stage=stage)
             except EngineError as error:
                 raise error.within("failed to populate volume") from error
 
@@ -290,7 +368,7 @@ class Volumes:
             with self._outages.attempt(record.id, asked_at):
                 path = self._mount(driver, record, point.mount_id or container_id)
                 try:
-                    self._fills.before_use(record, path, driver.hands(record))
+                    self._fills.before_use(record, driver.home(record), path, driver.hands(record))
                     opened = _open_data(driver, record, path, point.subpath)
                     self._fills.note_use(record)
                 except BaseException:
@@ -309,6 +387,11 @@ class Volumes:
             },
         )
         return opened
+
+    def is_local(self, name: str) -> bool:
+        """Tell whether there is a volume of this name, of the local driver."""
+        record = self._catalogue.get(name)
+        return record is not None and record.driver == DEFAULT_DRIVER
 
     def may_hang(self, name: str) -> bool:
         """Tell whether mounting the volume may have to wait for something that never answers."""
@@ -343,17 +426,28 @@ class Volumes:
         See `volumes/restore`. References of containers that never came to be are dropped, with the anonymous volumes
         that were made for them.
         """
+        self._plugged.remember()
         reconcile(self._catalogue, self._table, self._local)
         for container_id in self._catalogue.holders():
             if container_id not in containers:
                 logger.info("releasing volumes of a container that never was", extra={"ref": container_id})
                 self.release(container_id, remove_anonymous=True, auto_remove=True)
-        self._fills.recover(self._local_data, {record.id for record in self._table.removed()})
+        self._fills.recover(self._data_of, {record.id for record in self._table.removed()})
         self._keeper.settle(self._table.unsettled())
         self._keeper.look_at_trash()
 
-    def unmount_unused(self) -> None:
-        """Unmount what a dead engine left mounted and no container uses. What stays is logged."""
+    def finish_start(self) -> None:
+        """Undo what a dead engine left: mounts that no container uses, volumes that were never asked for.
+
+        For after the start: storage and plugins may be silent. What stays is logged.
+        """
+        self._is_starting = False
+        self._unmount_unused()
+        self._plugged.settle(self._catalogue.get, self._settle_created)
+        for record in self._to_remove:
+            self._remove_with("", record, keep=False)
+
+    def _unmount_unused(self) -> None:
         for name in sorted(self._local.mounted_names()):
             with self._locks.hold(name):
                 record = self._catalogue.get(name)
@@ -366,10 +460,12 @@ class Volumes:
 
     def give_up_waiting(self) -> None:
         """Fail whatever waits for storage that does not answer, now and from now on: the engine stops."""
+        self._plugged.close()
         self._local.close()
 
     def close(self) -> None:
         """Finish the background work that protects data, leave the rest to the next start."""
+        self._plugged.close()
         self._local.close()
         self._fills.close()
         self._keeper.close()
@@ -410,7 +506,7 @@ class Volumes:
         if record.driver == DEFAULT_DRIVER:
             self._local.unmake(record)
         else:
-            self._driver(record.driver).remove(record)
+            self._plugged.driver(record.driver).remove(record)
 
     def _make(
         self, name: str, driver_name: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None
@@ -418,29 +514,74 @@ class Volumes:
         """Give the volume of this name and whether the driver made it now; the caller holds the lock and records it."""
         known = self._catalogue.get(name)
         try:
-            driver = self._driver(driver_name or (known.driver if known else DEFAULT_DRIVER))
-        except NotFound as error:
-            raise error.within(f"create {name}") from None
-        if known is not None:
-            if known.driver != driver.name:
-                raise Conflict(
-                    f"create {name}: driver '{known.driver}' already has volume '{name}': volume name must be unique"
-                )
-            return known, False
-        record = VolumeRecord(new_id(), name, driver.name, DEFAULT_POOL, labels, options, time.time())
-        try:
+            driver = self._asked(name, driver_name, known, labels)
+            if known is not None and self._is_there(known, driver):
+                return known, False
+            record = VolumeRecord(new_id(), name, driver.name, DEFAULT_POOL, labels, options, time.time())
+            if isinstance(driver, PluginDriver) and driver.find(name) is not None:
+                self._record([record], [])
+                return record, False
             driver.validate(name, options)
             driver.create(record)
         except EngineError as error:
             raise error.within(f"create {name}") from error
         return record, True
 
+    def _asked(
+        self, name: str, driver_name: str, known: VolumeRecord | None, labels: Mapping[str, str] | None
+    ) -> VolumeDriver:
+        """Give the driver that a volume is to be of; without a name it is the one that has the volume. Raises NotFound.
+        """
+        if not driver_name and known is not None:
+            return self._driver(known.driver)
+        if not driver_name and ANONYMOUS_LABEL not in (labels or {}):
+            self._plugged.look()
+            driver_name = self._plugged.owner_of(name)
+        driver_name = driver_name or DEFAULT_DRIVER
+        return self._local if driver_name == DEFAULT_DRIVER else self._plugged.find(driver_name)
+
+    def _is_there(self, known: VolumeRecord, driver: VolumeDriver) -> bool:
+        """Tell whether a volume is still there; one that its plugin and all containers forgot is forgotten.
+
+        Raises Conflict, in Docker's words, if it is of another driver, or if that cannot be told. Source: moby,
+        volume/service, checkConflict.
+        """
+        name = known.name
+        if known.driver == DEFAULT_DRIVER:
+            is_there = True
+        else:
+            try:
+                is_there = self._plugged.driver(known.driver).find(name) is not None
+            except EngineError as error:
+                raise Conflict(
+                    f"found reference to volume '{name}' in driver '{known.driver}', but got an error while checking "
+                    f"the driver: {error}: volume name must be unique",
+                    hint=f"docker volume rm --force {name} forgets it",
+                ) from None
+        if is_there and known.driver != driver.name:
+            raise Conflict(f"driver '{known.driver}' already has volume '{name}': volume name must be unique")
+        if is_there:
+            return True
+        if self._catalogue.is_referenced(known):
+            raise Conflict(
+                f"found references to volume '{name}' in driver '{known.driver}' but the volume was not found in the "
+                "driver -- you may need to remove containers referencing this volume or force remove the volume to "
+                "re-create it: volume name must be unique"
+            )
+        logger.warning("volume is gone from its plugin", extra={"volume": name, "plugin": known.driver})
+        self._forgotten(known, keep=False)
+        return False
+
     def _record(self, records: Sequence[VolumeRecord], refs: Sequence[VolumeRef]) -> None:
         """Record what drivers made, then tell."""
         if records:
             faults.point("volume-created-not-recorded")
         self._catalogue.add(records, refs)
-        self._keeper.settle(records)
+        local = [record for record in records if record.driver == DEFAULT_DRIVER]
+        self._keeper.settle(local)
+        for record in records:
+            if record.driver != DEFAULT_DRIVER:
+                self._plugged.driver(record.driver).recorded(record)
         if records:
             faults.point("volume-recorded-not-told")
         for record in records:
@@ -449,7 +590,8 @@ class Volumes:
     def _remove_with(self, container_id: str, record: VolumeRecord, *, keep: bool) -> None:
         """Remove an anonymous volume unless another container holds it; references go with it, in one transaction."""
         with self._locks.hold(record.name):
-            if self._catalogue.get(record.name) != record or self._catalogue.refs(record) != [container_id]:
+            others = [ref for ref in self._catalogue.refs(record) if ref != container_id]
+            if self._catalogue.get(record.name) != record or others:
                 return
             try:
                 self._remove(record, keep=keep, holder=container_id)
@@ -481,9 +623,18 @@ class Volumes:
         except EngineError as error:
             raise error.within(f"remove {record.name}") from error
         faults.point("volume-removed-not-forgotten")
+        self._forgotten(record, keep=keep)
+
+    def _forgotten(self, record: VolumeRecord, *, keep: bool) -> None:
+        """Note that a volume is removed, and tell. What a plugin removed is not in the trash: it kept nothing."""
         now = time.time()
-        self._catalogue.remove(record, now, now + self._policy.keep_s if keep else now)
-        self._keeper.look_at_trash()
+        if record.driver != DEFAULT_DRIVER:
+            self._plugged.driver(record.driver).forget(record)
+            self._catalogue.lose(record)
+            self.trash.note_lost(record, now)
+        else:
+            self._catalogue.remove(record, now, now + self._policy.keep_s if keep else now)
+            self._keeper.look_at_trash()
         self._events.publish("volume", "destroy", record.name, {"driver": record.driver})
 
     def _rewritten(self, record: VolumeRecord) -> VolumeRecord:
@@ -504,25 +655,46 @@ class Volumes:
         return record
 
     def _driver(self, name: str) -> VolumeDriver:
-        driver = self._drivers.get(name)
-        if driver is None:
-            raise NotFound(f'error looking up volume plugin {name}: plugin "{name}" not found')
-        return driver
+        return self._local if name == DEFAULT_DRIVER else self._plugged.driver(name)
 
-    def _show(self, record: VolumeRecord) -> Volume:
+    def _show(self, record: VolumeRecord, reported: DriverVolume | None = None) -> Volume:
         driver = self._driver(record.driver)
-        status = {"ProtectedBy": record.protected_by} if record.protected_by else None
-        return Volume(record, driver.mountpoint(record), driver.capabilities.scope, status)
+        status: dict[str, Any] = {"ProtectedBy": record.protected_by} if record.protected_by else {}
+        mountpoint = driver.mountpoint(record)
+        if reported is not None:
+            status = {**(reported.status or {}), **status}
+            mountpoint = reported.mountpoint or mountpoint
+            record = replace(record, created_at=reported.created_at or record.created_at)
+        return Volume(record, mountpoint, driver.capabilities.scope, status or None)
+
+    def _foreign(self) -> Sequence[Volume]:
+        """Give what plugins have that is in no catalogue, from memory; of one name the first."""
+        found: dict[str, Volume] = {}
+        for driver, reported in self._plugged.foreign():
+            name = reported.name
+            if name not in found and self._catalogue.get(name) is None:
+                found[name] = self._show(VolumeRecord("", name, driver, DEFAULT_POOL, None, None, 0.0), reported)
+        return list(found.values())
+
+    def _settle_created(self, record: VolumeRecord, anonymous: bool) -> None:
+        """Record a volume that a plugin made for an engine that died; nobody ever had an anonymous one."""
+        with self._locks.hold(record.name):
+            if self._catalogue.get(record.name) is not None:
+                return
+            if anonymous:
+                self._plugged.driver(record.driver).remove(record)
+            else:
+                self._record([record], [])
 
     def _settle_restored(self, record: VolumeRecord) -> None:
         if record.driver == DEFAULT_DRIVER:
             self._fills.take_back(record, Path(self._local.mountpoint(record)))
 
-    def _local_data(self, volume_id: str) -> tuple[VolumeRecord, Path] | None:
-        """Give a volume of the local driver and the path of its data."""
+    def _data_of(self, volume_id: str) -> tuple[VolumeRecord, Path] | None:
+        """Give a volume and the path of its data, as far as that is known."""
         for record in self._catalogue.all():
-            if record.id == volume_id and record.driver == DEFAULT_DRIVER:
-                return record, Path(self._local.mountpoint(record))
+            if record.id == volume_id:
+                return record, Path(self._driver(record.driver).mountpoint(record))
         return None
 
     def _passes(self, record: VolumeRecord, filters: VolumeFilters) -> bool:

@@ -88,6 +88,19 @@ def open_data(data: Path, subpath: str, create: SubpathCreate | None = None) -> 
             raise System(f"cannot create path {data / subpath}: {_why(error)}") from error
 
 
+def open_mounted(_: Sequence[int], data: str, subpath: str) -> Answer:
+    """Open (O_PATH) a volume's mounted data, or what lies at `subpath` in it, and give its mode. See `open_data`."""
+    fd = open_data(Path(data), subpath)
+    return os.fstat(fd).st_mode, (fd,)
+
+
+def find_mounted(_: Sequence[int], path: str) -> Answer:
+    """Give where a directory really is, links resolved. Raises OSError, also if it is none."""
+    found = os.path.realpath(path, strict=True)
+    os.close(os.open(found, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+    return found, ()
+
+
 def make_data(_: Sequence[int], data: str, subpath: str, uid: int, gid: int, mode: int) -> Answer:
     """Make and open (O_PATH) what lies at `subpath` in a volume's data, and give its mode. Raises as `open_data`."""
     fd = open_data(Path(data), subpath, SubpathCreate(uid, gid, mode))

@@ -5,6 +5,7 @@ A removal is a rename into the trash and a mark in the volume's row, so taking i
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from holdfast.volumes.keeper import Keeper
 
 logger = log.get(__name__)
 
+_LOST_MAX = 64
 SAME_COMMAND_S = 10.0
 """`undo` takes back what was removed within this time of the last removal: `compose down -v` is many calls."""
 
@@ -47,6 +49,11 @@ class Trash:
         self._events = events
         self._driver_of = driver_of
         self._settle = settle
+        self._lost: deque[tuple[VolumeRecord, float]] = deque(maxlen=_LOST_MAX)
+
+    def note_lost(self, record: VolumeRecord, at: float) -> None:
+        """Remember that a plugin's volume was removed, which cannot be taken back, at `at` (Unix epoch)."""
+        self._lost.append((record, at))
 
     def list(self) -> Sequence[TrashRecord]:
         """Give what can be had back, the last removed first. What is not to be kept does not show."""
@@ -66,9 +73,14 @@ class Trash:
     def undo(self) -> Sequence[VolumeRecord]:
         """Take back everything that the last removal removed: see SAME_COMMAND_S.
 
-        Raises NotFound if there is nothing, Conflict if a name is taken now; nothing is taken back then.
+        Raises NotFound if there is nothing, Conflict if a name is taken now, or if the last removal was a plugin's;
+        nothing is taken back then.
         """
         trash = self.list()
+        if self._lost:
+            lost, at = self._lost[-1]
+            if not trash or at - trash[0].removed_at > SAME_COMMAND_S:
+                raise _kept_by_nobody(lost, "undo")
         if not trash:
             raise NotFound("undo: the trash is empty")
         last = [trash[0]]
@@ -97,6 +109,9 @@ class Trash:
         if len(found) > 1:
             raise InvalidParameter(f"restore {reference}: several volumes in the trash have ids that start so")
         if not found:
+            for lost, _ in self._lost:
+                if lost.name == reference:
+                    raise _kept_by_nobody(lost, f"restore {reference}")
             raise NotFound(f"restore {reference}: no such volume in the trash", hint="holdfast volume trash ls")
         return found[0]
 
@@ -117,6 +132,13 @@ class Trash:
         logger.info("volume taken back", extra={"volume": name, "id": record.id})
         self._events.publish("volume", "create", name, {"driver": record.driver})
         return record
+
+
+def _kept_by_nobody(record: VolumeRecord, what: str) -> Conflict:
+    return Conflict(
+        f"{what}: volume {record.name} was removed by its plugin {record.driver}: it cannot be taken back",
+        hint="holdfast volume trash ls shows what can be taken back by name",
+    )
 
 
 def _taken(entry: TrashRecord, name: str) -> Conflict:

@@ -39,7 +39,7 @@ class VolumeShape(msgspec.Struct, rename="pascal", omit_defaults=True):
     name: str
     options: Mapping[str, str] | None
     scope: str
-    status: Mapping[str, str] | None = None
+    status: Mapping[str, Any] | None = None
     usage_data: UsageShape | None = None
 
 

@@ -98,7 +98,7 @@ class Rig:
         return [path for pattern in (".fill-*", ".move-*") for path in (self.root / "state").rglob(pattern)]
 
     def status(self, name: str) -> str:
-        return (self.volumes.get(name).status or {}).get("Fill", "")
+        return str((self.volumes.get(name).status or {}).get("Fill", ""))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast.errors import System
 from holdfast.kernel.storage_worker import Answer
@@ -88,11 +88,16 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class DriverVolume:
-    """A volume that a driver reports of itself. `record` is set where the driver stored what the catalogue lost."""
+    """A volume that a driver reports of itself. `record` is set where the driver stored what the catalogue lost.
+
+    `status` is the driver's own report, `mountpoint` may be empty, `created_at` is in seconds since the Unix epoch.
+    """
 
     name: str
     record: VolumeRecord | None = None
-    status: Mapping[str, str] | None = None
+    status: Mapping[str, Any] | None = None
+    mountpoint: str = ""
+    created_at: float | None = None
 
 
 class VolumeDriver(Protocol):
@@ -133,6 +138,9 @@ class VolumeDriver(Protocol):
 
     def hands(self, record: VolumeRecord) -> Hands:
         """Give who may touch the volume's data."""
+
+    def home(self, record: VolumeRecord) -> Path:
+        """Give a folder of the engine that is the volume's alone: who copies into the volume holds its lock."""
 
     def open(self, record: VolumeRecord, subpath: str) -> Opened:
         """Open the mounted data, or what lies at `subpath` in it, never outside; the caller closes it.

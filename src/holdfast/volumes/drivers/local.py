@@ -197,6 +197,10 @@ class LocalDriver:
         """Give who may touch the volume's data, once it is mounted."""
         return self._workers if self.may_hang(record) and not self._is_of_pool(record) else HERE
 
+    def home(self, record: VolumeRecord) -> Path:
+        """Give the volume's own directory, the parent of its data."""
+        return self.volumes_root / record.name
+
     def hands_at(self, path: str) -> Hands:
         """Give who may touch a path of the host."""
         try:
