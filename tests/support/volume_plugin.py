@@ -133,7 +133,9 @@ class VolumePlugin:
         """Serve, and wait until it does."""
         program = [sys.executable, "-m", "tests.support.volume_plugin"]
         argv = [*self._engine.enter(), *program, str(self.folder), self._socket]
-        self._process = subprocess.Popen(argv, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            argv, env={**os.environ, "PYTHONPATH": str(PROJECT)}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
         assert self._process.stdout is not None
         with self._process.stdout as out:
             assert out.readline() == b"ready\n"
@@ -153,7 +155,7 @@ class VolumePlugin:
 
     def misbehave(self, **script: Any) -> None:
         """What goes wrong from now on, by the method without `VolumeDriver.`."""
-        named = {f"VolumeDriver.{method}": wrong for method, wrong in script.items()}
+        named = {("Plugin." if method == "Activate" else "VolumeDriver.") + method: wrong for method, wrong in script.items()}
         new = self.folder / "script.new"
         new.write_text(json.dumps(named))
         new.rename(self.folder / "script")

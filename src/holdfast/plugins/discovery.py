@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -82,9 +82,9 @@ class Discovery:
 
     def names(self) -> frozenset[str]:
         """Give the names of all plugins that can be found now."""
-        found = set(_names(self._sockets, (".sock",)))
+        found = set(_names(self._sockets, (".sock",), stat.S_ISSOCK))
         for folder in self._files:
-            found.update(_names(folder, (".spec", ".json")))
+            found.update(_names(folder, (".spec", ".json"), stat.S_ISREG))
         return frozenset(found)
 
 
@@ -120,30 +120,29 @@ def _is_safe(folder: Path) -> bool:
         return False
     if not stat.S_ISDIR(status.st_mode):
         return False
-    if status.st_uid != 0 or status.st_mode & _OTHERS_MAY_WRITE:
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & _OTHERS_MAY_WRITE:
         logger.warning("plugins are not looked for where others than root may write", extra={"path": folder})
         return False
     return True
 
 
-def _names(folder: Path, suffixes: Sequence[str]) -> Iterator[str]:
-    if not folder.exists() or not _is_safe(folder):
+def _names(folder: Path, suffixes: Sequence[str], kind: Callable[[int], bool]) -> Iterator[str]:
+    if not _is_safe(folder):
         return
     try:
         entries = os.listdir(folder)
     except OSError:
         return
-    kind = stat.S_ISSOCK if ".sock" in suffixes else stat.S_ISREG
     for entry in entries:
         for suffix in suffixes:
-            name = entry.removesuffix(suffix) if entry.endswith(suffix) else entry
+            name = entry.removesuffix(suffix)
             if _NAME.fullmatch(name) and any(_is(path, kind) for path in _places(folder, name, suffix)):
                 yield name
 
 
-def _is(path: Path, kind: object) -> bool:
+def _is(path: Path, kind: Callable[[int], bool]) -> bool:
     try:
-        return bool(kind(path.stat().st_mode)) if callable(kind) else False
+        return kind(path.stat().st_mode)
     except OSError:
         return False
 
