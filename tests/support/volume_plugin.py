@@ -155,7 +155,8 @@ class VolumePlugin:
 
     def misbehave(self, **script: Any) -> None:
         """What goes wrong from now on, by the method without `VolumeDriver.`."""
-        named = {("Plugin." if method == "Activate" else "VolumeDriver.") + method: wrong for method, wrong in script.items()}
+        kinds = {"Activate": "Plugin."}
+        named = {kinds.get(method, "VolumeDriver.") + method: wrong for method, wrong in script.items()}
         new = self.folder / "script.new"
         new.write_text(json.dumps(named))
         new.rename(self.folder / "script")
