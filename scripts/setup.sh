@@ -31,7 +31,7 @@ packages_run=(
 )
 packages_test=(kmod procps iptables make git shellcheck debootstrap)
 # Downloaded and unpacked, not installed: they would start services on people's machines, or are big.
-private_test=(docker-registry)
+private_test=(docker-registry rclone fuse3)
 private_guest=(user-mode-linux)   # exists for x86 only
 
 apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 "$@"; }

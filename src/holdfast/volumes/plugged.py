@@ -110,6 +110,14 @@ class Plugged:
             seen = self._seen.get(driver)
             return seen.volumes.get(name) if seen else None
 
+    def forget(self, record: VolumeRecord) -> None:
+        """Drop what is remembered of a volume that is gone."""
+        self.driver(record.driver).forget(record)
+        with self._changed:
+            seen = self._seen.get(record.driver)
+            if seen is not None:
+                seen.volumes.pop(record.name, None)
+
     def foreign(self) -> list[tuple[str, DriverVolume]]:
         """Give every volume that plugins last said they have, with the plugin's name."""
         with self._changed:

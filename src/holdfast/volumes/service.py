@@ -629,7 +629,7 @@ class Volumes:
         """Note that a volume is removed, and tell. What a plugin removed is not in the trash: it kept nothing."""
         now = time.time()
         if record.driver != DEFAULT_DRIVER:
-            self._plugged.driver(record.driver).forget(record)
+            self._plugged.forget(record)
             self._catalogue.lose(record)
             self.trash.note_lost(record, now)
         else:
