@@ -181,6 +181,7 @@ class Plugins:
             plugin.implements = implements
             logger.info("plugin is active", extra={"plugin": name, "socket": _place(plugin.endpoint)})
         if implementing not in implements:
+            plugin.implements = None  # another program may serve it next time
             raise Refused(
                 f'legacy plugin: Plugin does not implement the requested driver: plugin="{name}", '
                 f'requested implementation="{implementing}"'

@@ -131,36 +131,38 @@ class Plugged:
 
     def remember(self) -> None:
         """Note what is open in the catalogue now: work of the engine before this one. To be called at its start."""
-        self._left = [intent for intent in self._host.intents.open() if intent.kind in (MOUNT_INTENT, CREATE_INTENT)]
+        for intent in self._host.intents.open():
+            if intent.kind == MOUNT_INTENT:
+                driver = self.driver(intent.details["driver"])
+                driver.left_mounted(intent.subject, intent.details["name"], intent.details["id"], intent.id)
+            elif intent.kind == CREATE_INTENT:
+                self._left.append(intent)
 
     def settle(
         self, find: Callable[[str], VolumeRecord | None], settle_created: Callable[[VolumeRecord, bool], None]
     ) -> None:
-        """Take over the mounts of containers that run, undo the others, and see to creates that were not recorded.
+        """Undo mounts that no container has, and see to creates that were not recorded.
 
-        `find` gives a volume by name; `settle_created` records one that the plugin has, or has it removed. What a
-        plugin does not answer for stays noted, for the next start.
+        `find` gives a volume by name; `settle_created` records one that the plugin has, or has it removed if it is
+        anonymous. What a plugin does not answer for stays noted, for the next start.
         """
-        left, self._left = self._left, []
-        for intent in left:
-            driver, name = self.driver(intent.details["driver"]), intent.details["name"]
+        with self._changed:
+            drivers = list(self._drivers.values())
+        for driver in drivers:
             try:
-                if intent.kind == MOUNT_INTENT:
-                    self._settle_mount(driver, intent)
-                    continue
-                record = decode_record(intent.details["record"])
-                if find(name) is None and driver.find(name) is not None:
+                driver.undo_left()
+            except EngineError as error:
+                logger.warning("mounts of a plugin stay", extra={"plugin": driver.name, "error": error})
+        for intent in self._left:
+            record = decode_record(intent.details["record"])
+            try:
+                driver = self.driver(record.driver)
+                if find(record.name) is None and driver.find(record.name) is not None:
                     settle_created(record, ANONYMOUS_LABEL in (record.labels or {}))
                 self._host.intents.end(intent.id)
             except EngineError as error:
-                facts = {"plugin": driver.name, "volume": name, "kind": intent.kind, "error": error}
-                logger.warning("unfinished work of a plugin stays", extra=facts)
-
-    def _settle_mount(self, driver: PluginDriver, intent: Intent) -> None:
-        record = VolumeRecord(intent.subject, intent.details["name"], driver.name, "", None, None, 0.0)
-        if not driver.adopt_intent(record, intent.details["id"], intent.id):
-            logger.info("undoing a mount that nobody has", extra={"plugin": driver.name, "volume": record.name})
-            driver.undo_mount(record, intent.details["id"], intent.id)
+                facts = {"plugin": record.driver, "volume": record.name, "error": error}
+                logger.warning("a volume that was not recorded stays", extra=facts)
 
     def close(self) -> None:
         """Fail whatever waits for a plugin, now and from now on."""

@@ -150,6 +150,12 @@ def test_unknown_drivers_and_other_plugins(engine: Engine, plugin: VolumePlugin)
 
 
 def test_errors_are_the_plugins_own(engine: Engine, plugin: VolumePlugin) -> None:
+    plugin.misbehave(Activate={"answer": {"Implements": ["authz"]}})
+    text = (
+        f"create v: error looking up volume plugin {plugin.name}: legacy plugin: Plugin does not implement the "
+        f'requested driver: plugin="{plugin.name}", requested implementation="VolumeDriver"'
+    )
+    assert message(create(engine, plugin, "v")) == (500, text)
     plugin.misbehave(Create={"answer": {"Err": "boom"}})
     assert message(create(engine, plugin, "v")) == (500, "create v: boom")
     plugin.misbehave(Create={"status": 500, "body": '{"Err": "boom"}'})
@@ -298,6 +304,23 @@ def test_a_mount_of_an_engine_that_died_is_undone(engine: Engine, plugin: Volume
     assert mounted <= {call["ID"] for call in plugin.calls("Unmount")}
     assert engine.request("DELETE", "/containers/cc?force=1").status == 204
     assert engine.request("DELETE", "/volumes/v").status == 204
+
+
+def test_an_unmount_of_an_engine_that_died_is_done(engine: Engine, plugin: VolumePlugin) -> None:
+    create(engine, plugin, "v")
+    engine.stop()
+    engine.start(faults="plugin-unmounted")
+    assert run(engine, "cc", "v:/data:nocopy").status == 204
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        engine.request("POST", "/containers/cc/kill")
+    assert engine.wait_dead() == -9
+    engine.start()
+    deadline = time.monotonic() + 10
+    while engine.call("GET", "/containers/cc/json")["State"]["Running"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert run(engine, "dd", "v:/data:nocopy").status == 204
+    first, second = [call["ID"] for call in plugin.calls("Mount")]
+    assert {call["ID"] for call in plugin.calls("Unmount")} == {first} != {second}
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from holdfast import faults, log
 from holdfast.errors import EngineError, NotFound, System
-from holdfast.plugins.registry import Document, Plugin, Plugins, Refused
+from holdfast.plugins.registry import Document, Plugin, Plugins, Refused, Timeouts
 from holdfast.plugins.transport import Unreachable
 from holdfast.store.intents import IntentTable
 from holdfast.store.volumes import VolumeRecord
@@ -73,6 +72,7 @@ class PluginDriver:
         self._paths: dict[str, str] = {}
         self._mounts: dict[tuple[str, str], int] = {}
         self._doubtful: dict[str, dict[str, int]] = {}
+        self._left: dict[tuple[str, str], tuple[str, int]] = {}
         self._created: dict[str, int] = {}
 
     @property
@@ -148,7 +148,7 @@ class PluginDriver:
         """Have the plugin mount the volume and give its path; nothing is left mounted if that path makes no sense."""
         try:
             plugin = self.look_up()
-            self._settle_doubts(plugin, record)
+            self._settle_doubts(plugin, record.id, record.name)
         except Unreachable as error:
             raise MountFailed(str(error), hint=error.hint) from None
         intent = self._host.intents.begin(MOUNT_INTENT, record.id, driver=self.name, name=record.name, id=mount_id)
@@ -173,18 +173,30 @@ class PluginDriver:
         self._paths[record.id] = path
         return Path(path)
 
-    def adopt(self, record: VolumeRecord, mount_id: str) -> None:
-        """Count a mount that an earlier engine made; `adopt_intent` tells of its intent."""
+    def left_mounted(self, volume_id: str, name: str, mount_id: str, intent: int) -> None:
+        """Note a mount of the engine before this one: it is adopted, or undone by `undo_left`."""
         with self._guard:
-            self._mounts.setdefault((record.id, mount_id), 0)
+            self._left[volume_id, mount_id] = (name, intent)
 
-    def adopt_intent(self, record: VolumeRecord, mount_id: str, intent: int) -> bool:
-        """Take over the intent of a mount that is counted; False if it is not counted."""
+    def adopt(self, record: VolumeRecord, mount_id: str) -> None:
+        """Count a mount that an earlier engine made."""
         with self._guard:
-            if (record.id, mount_id) not in self._mounts:
-                return False
-            self._mounts[record.id, mount_id] = intent
-        return True
+            _, intent = self._left.pop((record.id, mount_id), ("", 0))
+            self._mounts.setdefault((record.id, mount_id), intent)
+
+    def undo_left(self) -> None:
+        """Undo the mounts of the engine before this one that were not adopted.
+
+        Raises Unreachable, NotFound: they are undone before the volume's next mount then, or after the next start.
+        """
+        with self._guard:
+            left = dict(self._left)
+            self._left.clear()
+            for (volume_id, mount_id), (_, intent) in left.items():
+                self._doubtful.setdefault(volume_id, {})[mount_id] = intent
+        for (volume_id, _), (name, _) in left.items():
+            logger.info("undoing a mount that nobody has", extra={"plugin": self.name, "volume": name})
+            self._settle_doubts(self.look_up(), volume_id, name)
 
     def unmount(self, record: VolumeRecord, mount_id: str) -> None:
         """Have the plugin unmount the volume. Not answered, it is tried again before the next mount or start."""
@@ -199,8 +211,10 @@ class PluginDriver:
                 with self._guard:
                     self._doubtful.setdefault(record.id, {})[mount_id] = intent
             raise
-        finally:
-            faults.point("plugin-unmounted")
+        except Refused:
+            self._end(intent)
+            raise
+        faults.point("plugin-unmounted")
         self._end(intent)
 
     def hands(self, record: VolumeRecord) -> Hands:  # noqa: ARG002 - the interface
@@ -250,7 +264,7 @@ class PluginDriver:
     # --- inside
 
     @property
-    def _timeouts(self) -> Any:
+    def _timeouts(self) -> Timeouts:
         return self._host.plugins.timeouts
 
     def _ask(self, plugin: Plugin, method: str, request: object, **limits: int) -> Document:
@@ -285,29 +299,22 @@ class PluginDriver:
         check_path(self.name, path, self._host.own)
         return path
 
-    def _settle_doubts(self, plugin: Plugin, record: VolumeRecord) -> None:
-        """Undo mounts that the plugin never answered for. Raises Unreachable."""
+    def _settle_doubts(self, plugin: Plugin, volume_id: str, name: str) -> None:
+        """Undo mounts of which nobody knows whether they are there. Raises Unreachable."""
         with self._guard:
-            doubtful = dict(self._doubtful.get(record.id, {}))
+            doubtful = dict(self._doubtful.get(volume_id, {}))
         for mount_id, intent in doubtful.items():
-            self._unmount(plugin, record.name, mount_id, is_doubtful=True)
+            try:
+                self._unmount(plugin, name, mount_id)
+            except Refused as error:
+                logger.info("nothing to unmount", extra={"plugin": self.name, "volume": name, "error": error})
             self._end(intent)
             with self._guard:
-                self._doubtful[record.id].pop(mount_id, None)
+                self._doubtful.get(volume_id, {}).pop(mount_id, None)
 
-    def _unmount(self, plugin: Plugin, name: str, mount_id: str, *, is_doubtful: bool = False) -> None:
+    def _unmount(self, plugin: Plugin, name: str, mount_id: str) -> None:
         request = {"Name": name, "ID": mount_id}
-        try:
-            self._work(plugin, "VolumeDriver.Unmount", request, timeout_s=self._timeouts.question)
-        except Refused as error:
-            if not is_doubtful:
-                raise
-            logger.info("nothing to unmount", extra={"plugin": self.name, "volume": name, "error": error})
-
-    def undo_mount(self, record: VolumeRecord, mount_id: str, intent: int) -> None:
-        """Undo a mount of an engine that is dead. Raises Unreachable, NotFound: it stays intended then."""
-        self._unmount(self.look_up(), record.name, mount_id, is_doubtful=True)
-        self._end(intent)
+        self._work(plugin, "VolumeDriver.Unmount", request, timeout_s=self._timeouts.question)
 
     def _end(self, intent: int) -> None:
         if intent:
