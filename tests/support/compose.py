@@ -54,6 +54,7 @@ class Project:
             "PYTHONWARNINGS": "ignore",
             "DOCKER_BUILDKIT": "0",
             "COMPOSE_DOCKER_CLI_BUILD": "0",
+            "COMPOSE_API_VERSION": "1.44",
         }
 
     def run(

@@ -21,6 +21,9 @@ _PLUGIN_FOLDERS = (
 )
 """Where the docker client looks for its plugins. Source: docker/cli, cli-plugins/manager, defaultSystemPluginDirs."""
 
+_DEFAULTS = {"DOCKER_BUILDKIT": "0", "COMPOSE_DOCKER_CLI_BUILD": "0", "COMPOSE_API_VERSION": "1.44"}
+"""Builds that the engine can do; and for 1.29 an API in which images still have the `ContainerConfig` that it needs."""
+
 
 @click.command("compose", add_help_option=False, context_settings={"ignore_unknown_options": True})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND...]")
@@ -52,8 +55,8 @@ def compose_environment(environment: Mapping[str, str], host: str | None) -> dic
     """
     own = {name: value for name, value in environment.items() if name not in ("DOCKER_CONTEXT", "HOLDFAST_SOCKET")}
     own["DOCKER_HOST"] = parse_url(choose_url(host, environment)).url
-    own.setdefault("DOCKER_BUILDKIT", "0")
-    own.setdefault("COMPOSE_DOCKER_CLI_BUILD", "0")
+    for name, value in _DEFAULTS.items():
+        own.setdefault(name, value)
     verify, folder = environment.get("HOLDFAST_TLS_VERIFY", ""), environment.get("HOLDFAST_CERT_PATH", "")
     if verify or folder:
         own["DOCKER_TLS_VERIFY"] = verify or "1"

@@ -44,7 +44,7 @@ def test_a_plugin_comes_before_the_path(tmp_path: Path, monkeypatch: pytest.Monk
         (None, {}, {"DOCKER_HOST": "unix:///run/holdfast/holdfast.sock", "DOCKER_BUILDKIT": "0"}),
         (None, {"HOLDFAST_SOCKET": "/s", "DOCKER_CONTEXT": "other"}, {"DOCKER_HOST": "unix:///s"}),
         ("tcp://there:1", {"DOCKER_HOST": "unix:///docker"}, {"DOCKER_HOST": "tcp://there:1"}),
-        (None, {"DOCKER_BUILDKIT": "1"}, {"DOCKER_BUILDKIT": "1", "COMPOSE_DOCKER_CLI_BUILD": "0"}),
+        (None, {"DOCKER_BUILDKIT": "1"}, {"DOCKER_BUILDKIT": "1", "COMPOSE_API_VERSION": "1.44"}),
         (
             None,
             {"HOLDFAST_CERT_PATH": "/certificates"},
