@@ -9,6 +9,7 @@ Numbers inform, they do not pass or fail. The first round of each row is a warm-
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import io
 import json
@@ -23,7 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from bench.engines import Connection, Peer, machine, peers
+from bench.engines import PEER_ROOT, Connection, Peer, machine, peers
+from bench.network import PORT, fetched_mb_per_s, outside
 from bench.processor import group, spent_s
 from bench.storage import FIO, Parts, storage
 from tests.support.debian_images import CannotBuild
@@ -393,6 +395,53 @@ def checking(bench: Bench) -> None:
     bench.row("100 containers, a health check each 10 s", "% of 1", spent, 1.0)
 
 
+def composing(bench: Bench) -> None:
+    """An application of five services by Docker Compose, and the network below it."""
+    program = str(PEER_ROOT / "libexec" / "docker" / "cli-plugins" / "docker-compose")
+    folder = FOLDER / "bench-compose"
+    folder.mkdir(parents=True, exist_ok=True)
+    box = "{image: busybox, command: [sleep, '900'], stop_grace_period: 0s, volumes: ['data:/data']}"
+    services = "".join(f"  s{number}: {box}\n" for number in range(5))
+    (folder / "compose.yaml").write_text(f"services:\n{services}volumes: {{data: {{}}}}\n")
+
+    def compose(engine: Peer, *words: str) -> None:
+        environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "DOCKER_HOST": engine.url}
+        subprocess.run([program, *words], cwd=folder, env=environment, capture_output=True, check=True, timeout=120)
+
+    def up(engine: Peer, _: int) -> float:
+        spent = milliseconds(lambda: compose(engine, "up", "-d"))
+        compose(engine, "down", "-v")
+        return spent
+
+    def down(engine: Peer, _: int) -> float:
+        compose(engine, "up", "-d")
+        return milliseconds(lambda: compose(engine, "down", "-v"))
+
+    def network(engine: Peer, number: int) -> float:
+        name = f"bench-{number}"
+        spent = milliseconds(lambda: engine.call("POST", "/networks/create", {"Name": name}))
+        engine.call("DELETE", f"/networks/{name}")
+        return spent
+
+    bench.timed("compose up -d of five services", up, 0.50)
+    bench.timed("compose down -v of five services", down)
+    bench.timed("network create", network, 1.0, bench.rounds * 2)
+
+
+def publishing(bench: Bench) -> None:
+    """One stream through a published port, from a machine outside."""
+    serve = ("nc", "-ll", "-p", "80", "-e", "dd", "if=/dev/zero", "bs=1M", "count=2000")
+    with contextlib.ExitStack() as machines:
+        enter = {}
+        for engine in bench.engines:
+            engine.docker("run", "-d", "--name", "bench-port", "-p", f"{PORT}:80", "busybox", *serve)
+            enter[engine.name] = machines.enter_context(outside(engine))
+        medians = bench.interleaved(bench.rounds, lambda engine, _: fetched_mb_per_s(enter[engine.name]))
+    bench.row("2 GB through a published port, MB", "per s", medians, 0.90)
+    for engine in bench.engines:
+        engine.docker("rm", "-f", "bench-port")
+
+
 def storing(bench: Bench) -> None:
     """Input and output on a volume, against the same on the same files without a container."""
 
@@ -409,7 +458,8 @@ def storing(bench: Bench) -> None:
 
 GROUPS: dict[str, Callable[[Bench], None]] = {
     "memory": memory, "client": client, "run": run, "exec": execute, "api": api, "concurrent": concurrent,
-    "fill": filling, "cp": copying, "many": many, "logs": logging, "health": checking, "storage": storing,
+    "fill": filling, "cp": copying, "many": many, "logs": logging, "health": checking, "compose": composing,
+    "port": publishing, "storage": storing,
     "restart": restarting, "list": listing,
 }  # fmt: skip
 
