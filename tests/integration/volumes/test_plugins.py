@@ -10,12 +10,15 @@ import shutil
 import tarfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.compose import Project
 from tests.support.engine import Answer, Engine, engine_below
+from tests.support.fuse_server import fuse_server
 from tests.support.volume_plugin import CREATED_AT, VolumePlugin, volume_plugin
 
 pytestmark = pytest.mark.kernel
@@ -26,6 +29,7 @@ TIMEOUT_S = 2
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     environment = {
+        "HOLDFAST_MOUNT_TIMEOUT_S": str(TIMEOUT_S),
         "HOLDFAST_PLUGIN_TIMEOUT_S": str(TIMEOUT_S),
         "HOLDFAST_PLUGIN_MOUNT_TIMEOUT_S": str(TIMEOUT_S),
     }
@@ -223,6 +227,53 @@ def test_a_plugin_that_hangs_holds_up_nobody(engine: Engine, plugin: VolumePlugi
     while engine.request("GET", "/volumes/v").status != 200 and time.monotonic() < deadline:
         time.sleep(0.2)
     assert engine.request("GET", "/volumes/v").status == 200, "it is asked again in time"
+
+
+def test_storage_of_a_plugin_that_hangs(engine: Engine, plugin: VolumePlugin) -> None:
+    create(engine, plugin, "v")
+    with fuse_server(plugin.data("v"), engine.enter()) as server:
+        server.hang()
+        began = time.monotonic()
+        answer = run(engine, "cc", "v:/data:nocopy")
+        assert answer.status == 500 and time.monotonic() - began < 2 * TIMEOUT_S + 1
+        assert "connection timed out" in message(answer)[1]
+        assert timed(engine, "GET", "/volumes")[1] < 1
+        server.come_back()
+        assert engine.request("POST", "/containers/cc/start").status == 204
+        assert engine.docker("exec", "cc", "cat", "/data/hello").stdout == "over fuse\n"
+        engine.call("DELETE", "/containers/cc?force=1")
+    assert {call["ID"] for call in plugin.calls("Mount")} == {call["ID"] for call in plugin.calls("Unmount")}
+
+
+def test_compose(engine: Engine, plugin: VolumePlugin, tmp_path: Path) -> None:
+    project = Project(engine, tmp_path / "shop")
+    project.write(
+        "services: {db: {image: busybox, command: sleep 600, network_mode: none, volumes: ['data:/data']}}\n"
+        f"volumes: {{data: {{driver: {plugin.name}, driver_opts: {{size: '1'}}}}}}\n"
+    )
+    project.run("up", "-d")
+    assert [call["Opts"] for call in plugin.calls("Create")] == [{"size": "1"}]
+    shown = engine.call("GET", "/volumes/shop_data")
+    assert (shown["Driver"], shown["Options"]) == (plugin.name, {"size": "1"})
+    project.run("down", "-v", "-t", "0")
+    assert [call["Name"] for call in plugin.calls("Remove")] == ["shop_data"]
+
+
+def test_an_engine_ends_while_a_plugin_hangs(engine: Engine, plugin: VolumePlugin) -> None:
+    create(engine, plugin, "v")
+    plugin.misbehave(Get={"hang": 3600}, List={"hang": 3600})
+    engine.environment["HOLDFAST_PLUGIN_TIMEOUT_S"] = "60"
+    try:
+        engine.restart()
+        with ThreadPoolExecutor(1) as client:
+            client.submit(engine.request, "GET", "/volumes/v")
+            time.sleep(0.5)
+            began = time.monotonic()
+            assert engine.stop() == 0 and time.monotonic() - began < 8
+    finally:
+        engine.environment["HOLDFAST_PLUGIN_TIMEOUT_S"] = str(TIMEOUT_S)
+        plugin.misbehave()
+        engine.start()
 
 
 def test_a_mount_that_was_not_answered_is_undone(engine: Engine, plugin: VolumePlugin) -> None:
