@@ -20,6 +20,7 @@ import pytest
 from tests.support.engine import PROJECT, Engine
 from tests.support.images import busybox_archive
 from tests.support.state import assert_consistent, assert_empty
+from tests.support.volume_plugin import VolumePlugin
 
 pytestmark = [pytest.mark.fault, pytest.mark.kernel]
 
@@ -71,10 +72,11 @@ class Ledger:
 class Story:
     """A walk through everything that has a fault point, one acknowledged call after the other."""
 
-    def __init__(self, engine: Engine, ledger: Ledger, *, builds: bool) -> None:
+    def __init__(self, engine: Engine, ledger: Ledger, *, builds: bool, plugin: VolumePlugin | None = None) -> None:
         self.engine = engine
         self.ledger = ledger
         self.builds = builds
+        self.plugin = plugin
 
     def call(self, method: str, path: str, body: object = None, raw: bytes | None = None) -> bytes:
         try:
@@ -95,7 +97,12 @@ class Story:
         for name in ("first", "second"):
             self.call("POST", "/volumes/create", {"Name": name})
             ledger.volumes.add(name)
-        self.create("box", {"Binds": ["filled:/bin", "first:/first"], "NetworkMode": "bridge"})
+        binds = ["filled:/bin", "first:/first"]
+        if self.plugin:
+            self.call("POST", "/volumes/create", {"Name": "plugged", "Driver": self.plugin.name})
+            ledger.volumes.add("plugged")
+            binds.append("plugged:/plugged")
+        self.create("box", {"Binds": binds, "NetworkMode": "bridge"})
         ledger.volumes.add("filled")
         self.call("POST", "/containers/box/start")
         ledger.started.add("box")
@@ -115,6 +122,10 @@ class Story:
         ledger.containers.discard("box")
         self.call("DELETE", "/containers/box?v=1")
         ledger.gone_containers.add("box")
+        if self.plugin:
+            ledger.volumes.discard("plugged")
+            self.call("DELETE", "/volumes/plugged")
+            ledger.gone_volumes.add("plugged")
         ledger.volumes.discard("second")
         self.call("DELETE", "/volumes/second")
         self.call("POST", "/holdfast/trash/second/restore", {})
@@ -143,10 +154,13 @@ def test_kill(point: str, tmp_path: Path) -> None:
     engine = Engine(tmp_path)
     ledger = Ledger()
     builds = point.startswith("build-")
+    plugin = VolumePlugin(engine, tmp_path / "plugin") if point.startswith("plugin-") else None
     try:
+        if plugin:
+            plugin.start()
         engine.start(faults=point)
         with contextlib.suppress(Died):
-            Story(engine, ledger, builds=builds).walk()
+            Story(engine, ledger, builds=builds, plugin=plugin).walk()
         assert engine.wait_dead(10) == -9  # some points come after the answer
         engine.start()
         check_ledger(engine, ledger)
@@ -159,10 +173,12 @@ def test_kill(point: str, tmp_path: Path) -> None:
             engine.call("DELETE", f"/volumes/{volume['Name']}")
         engine.call("POST", "/networks/prune")
         assert_empty(engine)
-        Story(engine, again, builds=builds).walk()
+        Story(engine, again, builds=builds, plugin=plugin).walk()
         check_ledger(engine, again)
         assert_consistent(engine)
     finally:
+        if plugin:
+            plugin.stop()
         engine.close()
 
 

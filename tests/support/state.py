@@ -30,7 +30,8 @@ def assert_consistent(engine: Engine, within_s: float = 5) -> None:
 
 def _compare(engine: Engine) -> None:
     assert engine.process is not None
-    volumes = {volume["Name"] for volume in engine.call("GET", "/volumes")["Volumes"]}
+    listed = engine.call("GET", "/volumes")["Volumes"]
+    volumes = {volume["Name"] for volume in listed if volume["Driver"] == "local"}
     containers = {entry["Id"]: entry for entry in engine.call("GET", "/containers/json?all=1")}
     running = {key for key, entry in containers.items() if entry["State"] in ("running", "paused")}
     state, run = engine.state_root, engine.run_root

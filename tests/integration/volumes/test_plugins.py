@@ -337,7 +337,7 @@ def test_an_engine_starts_beside_a_dead_plugin(engine: Engine, plugin: VolumePlu
     assert {call["ID"] for call in plugin.calls("Mount")} == {call["ID"] for call in plugin.calls("Unmount")}
 
 
-@pytest.mark.parametrize("point", ["plugin-mount-noted", "plugin-mounted", "container-started-not-recorded"])
+@pytest.mark.parametrize("point", ["plugin-mounted", "container-started-not-recorded"])
 def test_a_mount_of_an_engine_that_died_is_undone(engine: Engine, plugin: VolumePlugin, point: str) -> None:
     create(engine, plugin, "v")
     body = {"Image": "busybox", "Cmd": ["sleep", "9"], "HostConfig": {"NetworkMode": "none", "Binds": ["v:/d:nocopy"]}}
@@ -374,9 +374,7 @@ def test_an_unmount_of_an_engine_that_died_is_done(engine: Engine, plugin: Volum
     assert {call["ID"] for call in plugin.calls("Unmount")} == {first} != {second}
 
 
-@pytest.mark.parametrize(
-    "point", ["plugin-create-noted", "volume-created-not-recorded", "volume-removed-not-forgotten"]
-)
+@pytest.mark.parametrize("point", ["volume-created-not-recorded", "volume-removed-not-forgotten"])
 def test_a_volume_of_an_engine_that_died(engine: Engine, plugin: VolumePlugin, point: str) -> None:
     engine.stop()
     engine.start(faults=point)
