@@ -104,10 +104,12 @@ def test_names_and_networks(engine: Engine, features: Project) -> None:
     assert resolver[:3] == ["nameserver 127.0.0.11", "search search.test", "options ndots:3"]
     assert "192.0.2.9\telsewhere" in resolver
     address = networks["features_front"]["IPAddress"]
-    found = inside(features, "follow", "for name in base alias-one alias-two; do ping -c 1 -w 5 $name | sed 1q; done")
-    assert [line.split()[2] for line in found] == [f"({address}):"] * 3
+    names = "base alias-one alias-two linked"
+    found = inside(features, "follow", f"for name in {names}; do ping -c 1 -w 5 $name | sed 1q; done")
+    assert [line.split()[2] for line in found] == [f"({address}):"] * 4
     refused = "ping -c 1 -w 1 10.91.7.50 >/dev/null && echo reached; nslookup tty 2>&1 | grep -c Name; true"
     assert inside(features, "follow", refused) == ["0"]
+    assert inside(features, "tty", "ping -c 1 -w 1 linked >/dev/null 2>&1 || echo unknown") == ["unknown"]
     back = engine.call("GET", "/networks/features_back")
     assert back["Options"] == {"com.docker.network.bridge.name": "features-back"}
     assert back["IPAM"]["Config"] == [{"Subnet": "10.91.7.0/24", "IPRange": "10.91.7.128/25", "Gateway": "10.91.7.1"}]

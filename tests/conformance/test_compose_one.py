@@ -19,13 +19,12 @@ services:
     image: busybox
     command: ["sh", "-c", "echo started; exec sleep 600"]
     stop_grace_period: 0s
-    networks: {default: {aliases: [page]}}
     volumes: ["data:/data", "/anonymous"]
     environment: {A: b}
   built:
     build: app
     command: ["ping", "-c", "1", "-w", "5", "page"]
-    depends_on: [web]
+    links: ["web:page"]
 volumes:
   data:
 """

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Counts changes of what is said here; an attendant of another version is replaced."""
 CONTROL: Final = "control"
 LISTENING_ADDRESS: Final = "127.0.0.11"
@@ -27,12 +27,16 @@ PORT: Final = 53
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """A container's place in a network: `addresses` of both families answer to `names`, in any case of letters."""
+    """A container's place in a network: `addresses` of both families answer to `names`, in any case of letters.
+
+    `links` are names that this container alone has for others there: pairs of such a name and the other's own.
+    """
 
     network_id: str
     network_name: str
     names: tuple[str, ...]
     addresses: tuple[str, ...]
+    links: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,13 @@ def read(path: Path) -> Document:
     """Read a document. Raises OSError; ValueError, TypeError or KeyError for what is none."""
     raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     memberships = tuple(
-        Membership(**{**entry, "names": tuple(entry["names"]), "addresses": tuple(entry["addresses"])})
+        Membership(
+            entry["network_id"],
+            entry["network_name"],
+            tuple(entry["names"]),
+            tuple(entry["addresses"]),
+            tuple((alias, name) for alias, name in entry["links"]),
+        )
         for entry in raw["memberships"]
     )
     proxies = tuple(Proxy(**entry) for entry in raw["proxies"])

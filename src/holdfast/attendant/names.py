@@ -1,13 +1,14 @@
 """Who is called what in which network, and the answers that follow. Pure.
 
 A container finds the others of its own networks: by container name, alias, short id and host name, each also with
-`.<network name>` behind it, and by address. Letters' case does not count. Source: moby, libnetwork/resolver.go.
+`.<network name>` behind it, and by address; the names of its links, which no other has, come first. Letters' case does
+not count. Source: moby, libnetwork/resolver.go and sandbox.go.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
@@ -22,7 +23,7 @@ import dns.rdatatype
 import dns.reversename
 import dns.rrset
 
-from holdfast.attendant.document import Document
+from holdfast.attendant.document import Document, Membership
 
 TTL_S: Final = 600
 """As Docker answers."""
@@ -60,11 +61,16 @@ class Directory:
 
     def addresses(self, document: Document, name: str) -> list[Address] | None:
         """Give whom a name stands for as this container sees it, None where nobody is called so."""
-        for membership in document.memberships:
-            named = self._named.get(membership.network_id, {})
-            short = name.removesuffix("." + membership.network_name.lower())
-            found = named.get(name) or (named.get(short) if short != name else None)
+        places = [(each, name.removesuffix("." + each.network_name.lower())) for each in document.memberships]
+        linked = [(each, _linked(each, {name, short})) for each, short in places]
+        for membership, target in linked:
+            found = self._named.get(membership.network_id, {}).get(target)
             if found:
+                return found
+        for (membership, short), (_, target) in zip(places, linked, strict=True):
+            named = self._named.get(membership.network_id, {})
+            found = named.get(name) or (named.get(short) if short != name else None)
+            if found and not target:
                 return found
         return None
 
@@ -87,6 +93,11 @@ class Directory:
                 for address in addresses:
                     addressed.setdefault(membership.network_id, {})[address] = membership.names[0]
         self._named, self._addressed = named, addressed
+
+
+def _linked(membership: Membership, names: Collection[str]) -> str:
+    """Give whom one of these names is a link to, empty where it is none."""
+    return next((target.lower() for alias, target in membership.links if alias.lower() in names), "")
 
 
 def parse(wire: bytes) -> dns.message.Message | None:

@@ -49,7 +49,7 @@ def check_request(request: CreateRequest) -> tuple[str, ...]:
         lost = {"Domainname": config.domainname, "DnsOptions": host.dns_options, "DnsSearch": host.dns_search}
         for name in (name for name, value in lost.items() if value):
             warnings.append(f"{name} is discarded: a container has the names and servers of the one that it joins")
-    if any(endpoint.links for endpoint in request.endpoints.values()):
+    if any(endpoint.links and not is_user_defined(name) for name, endpoint in request.endpoints.items()):
         warnings.append("Links are discarded: containers on a network of their own find each other by name")
     if host.volume_driver and any(mount.type == "volume" and not mount.driver for mount in request.mounts):
         warnings.append(
@@ -152,11 +152,16 @@ def _check_host(host: HostConfig) -> None:
             "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
             hint="give the data that may grow a volume with a size of its own",
         )
-    if host.links:
+    if host.links and not is_user_defined(host.network_mode):
         raise Unsupported(
             "links are not supported",
             hint="connect both containers to a network of their own: there they find each other by name",
         )
+
+
+def is_user_defined(network: str) -> bool:
+    """Whether it is a network's own name, or a network mode that is one. Source: moby, NetworkMode.IsUserDefined."""
+    return network not in ("", "default", "bridge", "host", "none") and not network.startswith("container:")
 
 
 def _check_extra_host(entry: str) -> None:

@@ -207,7 +207,19 @@ def endpoint_request(record: ContainerRecord, network: str, config: EndpointConf
         mac_address=config.mac_address or (record.config.mac_address if is_mode else ""),
         names=dns_names(record, config),
         gateway_priority=config.gw_priority,
+        links=tuple(parse_link(text) for text in config.links or ()),
     )
+
+
+def parse_link(text: str) -> tuple[str, str]:
+    """Give the alias and the container's name of `NAME[:ALIAS]`, or of `/NAME:/OTHER/ALIAS` as it was once written.
+
+    Source: docker/cli, opts.ParseLink.
+    """
+    name, _, alias = text.partition(":")
+    if name.startswith("/"):
+        name, alias = name[1:], alias.rpartition("/")[2]
+    return alias or name, name
 
 
 def dns_names(record: ContainerRecord, config: EndpointConfig) -> tuple[str, ...]:

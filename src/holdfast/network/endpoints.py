@@ -215,6 +215,7 @@ class Endpoints:
             ports=(),
             names=request.names,
             gateway_priority=request.gateway_priority,
+            links=request.links,
         )
         if found.driver == "bridge":
             segment = self._bridges.segment(found)

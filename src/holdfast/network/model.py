@@ -72,7 +72,8 @@ class NetworkRequest:
 class EndpointRequest:
     """What a container wants of one network; empty texts leave the choice to the engine.
 
-    `names` are what the network's other containers may call it, the container's own name first.
+    `names` are what the network's other containers may call it, the container's own name first. `links` are what it
+    alone calls others there: pairs of such a name and the other container's.
     """
 
     network: str
@@ -81,6 +82,7 @@ class EndpointRequest:
     mac_address: str = ""
     names: tuple[str, ...] = ()
     gateway_priority: int = 0
+    links: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

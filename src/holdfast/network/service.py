@@ -342,7 +342,7 @@ class Network:
             if record.device and network.name not in BUILT_IN:
                 names = record.names or (record.container_name,)
                 addresses = tuple(filter(None, (record.address, record.address6)))
-                memberships.append(Membership(network.id, network.name, names, addresses))
+                memberships.append(Membership(network.id, network.name, names, addresses, record.links))
         proxies = tuple(proxy for record in self._endpoints.of(container_id) for proxy in _proxies(record))
         if not memberships and not proxies:
             return None

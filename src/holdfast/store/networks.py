@@ -113,7 +113,7 @@ class EndpointRecord:
 
     `device` is the host's end of the pair of virtual cards, `card` the container's; both are empty with drivers that
     need none, as the addresses then are. An empty `mac_address` means: the one made from the address. `names` are those
-    by which the network's other containers find it.
+    by which the network's other containers find it, `links` what it alone calls others there, with their names.
     """
 
     id: str
@@ -128,6 +128,7 @@ class EndpointRecord:
     card: str = "eth0"
     names: tuple[str, ...] = ()
     gateway_priority: int = 0
+    links: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +320,7 @@ def _endpoint(
         facts.get("card", "eth0"),
         tuple(facts.get("names", ())),
         facts.get("gateway_priority", 0),
+        tuple((alias, name) for alias, name in facts.get("links", ())),
     )
 
 
@@ -338,4 +340,5 @@ def _ports_to_json(ports: Sequence[PortRecord]) -> str:
 
 
 def _place_to_json(row: EndpointRecord) -> str:
-    return json.dumps({"card": row.card, "names": row.names, "gateway_priority": row.gateway_priority})
+    facts = {"card": row.card, "names": row.names, "gateway_priority": row.gateway_priority, "links": row.links}
+    return json.dumps(facts)

@@ -40,6 +40,7 @@ ELSEWHERE = {
     "HostConfig.AutoRemove": "tests/integration/containers/test_states.py",
     "HostConfig.LogConfig": "tests/conformance/transcripts/logging.transcript",
     "HostConfig.RestartPolicy": "tests/integration/containers/test_states.py",
+    "EndpointSettings.Links": "tests/conformance/compose/features/compose.yaml",
     "ExecConfig.AttachStdin": "tests/integration/containers/test_streams.py",
     "ExecConfig.DetachKeys": "tests/integration/containers/test_streams.py",
 }
@@ -146,7 +147,7 @@ def test_what_the_host_sees(engine: Engine, remove: list[str]) -> None:
     host = {
         "NetworkMode": "none", "CgroupParent": parent, "Annotations": {"org.example.fate": "known"}, "Runtime": runtime,
     }  # fmt: skip
-    body = {"Image": "busybox", "Cmd": ["sh", "-c", "trap 'echo usr1' USR1; while :; do sleep 0.1; done"]}
+    body = {"Image": "busybox", "Cmd": ["sh", "-c", "trap 'echo usr1' USR1; echo ready; while :; do sleep 0.1; done"]}
     more = {"StopSignal": "SIGUSR1", "StopTimeout": 1, "HostConfig": host}
     key = engine.call("POST", "/containers/create", body | more)["Id"]
     remove.append(key)
@@ -157,10 +158,12 @@ def test_what_the_host_sees(engine: Engine, remove: list[str]) -> None:
     assert f"{parent}/{key}" in Path(f"/proc/{shown['State']['Pid']}/cgroup").read_text()
     spec = json.loads((engine.run_root / "containers" / key / "config.json").read_text())
     assert spec["annotations"]["org.example.fate"] == "known"
+    while output(engine, key) != "ready\n":
+        time.sleep(0.02)
     began = time.monotonic()
     engine.call("POST", f"/containers/{key}/stop")
     assert 0.9 < time.monotonic() - began < 8
-    assert output(engine, key) == "usr1\n"
+    assert output(engine, key) == "ready\nusr1\n"
     assert engine.call("GET", f"/containers/{key}/json")["State"]["ExitCode"] == 137
     for place in Path("/sys/fs/cgroup").glob(f"*{parent}"):
         place.rmdir()
