@@ -82,7 +82,7 @@ def read(path: Path) -> Document:
             entry["network_name"],
             tuple(entry["names"]),
             tuple(entry["addresses"]),
-            tuple((alias, name) for alias, name in entry["links"]),
+            tuple((alias, name) for alias, name in entry.get("links", ())),
         )
         for entry in raw["memberships"]
     )

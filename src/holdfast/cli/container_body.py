@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 
 from holdfast.cli.container_flags import FLAGS
@@ -123,6 +124,8 @@ def _networks(body: Fields, host: Fields, flags: Document) -> None:
     host["NetworkMode"] = first
     if aliases := flags.strings("network_alias"):
         endpoints[first]["Aliases"] = aliases
+    if (links := flags.strings("link")) and not re.fullmatch("default|bridge|host|none|container:.*", first):
+        endpoints[first]["Links"] = links
     for flag, key in (("ip", "IPv4Address"), ("ip6", "IPv6Address")):
         if address := flags.text(flag):
             _ipam(endpoints[first])[key] = address

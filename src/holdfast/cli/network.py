@@ -154,6 +154,7 @@ def prune(client: Client, force: bool, filters: Sequence[tuple[str, str]]) -> in
 @click.option("--gw-priority", type=int, default=0, metavar="NUMBER", help="The highest has the default route")
 @click.option("--ip", default="", metavar="ADDRESS", help="IPv4 address")
 @click.option("--ip6", default="", metavar="ADDRESS", help="IPv6 address")
+@click.option("links", "--link", multiple=True, metavar="CONTAINER[:NAME]", help="A name for another container there")
 @pass_client
 def connect(
     client: Client,
@@ -164,12 +165,14 @@ def connect(
     gw_priority: int,
     ip: str,
     ip6: str,
+    links: Sequence[str],
 ) -> int:
     """Put a container into a network, whether it runs or not."""
     addresses = {key: value for key, value in (("IPv4Address", ip), ("IPv6Address", ip6)) if value}
     endpoint = {
         "IPAMConfig": addresses,
         "Aliases": list(aliases),
+        "Links": list(links),
         "DriverOpts": dict(map(key_value, driver_options)),
         "GwPriority": gw_priority,
     }

@@ -418,7 +418,7 @@ alpine echo -v a --rm
 -w /w -u 1:2 --entrypoint /bin/x alpine a b
 --entrypoint '' alpine a b
 -h host --domainname d --network none alpine
---network mynet --network-alias x --ip 1.2.3.4 --ip6 ::1 --mac-address 02:42:ac:11:00:02 alpine
+--network mynet --network-alias x --link a:b --ip 1.2.3.4 --ip6 ::1 --mac-address 02:42:ac:11:00:02 alpine
 --network name=mynet,alias=q,ip=1.2.3.5 alpine
 --network name=mynet,driver-opt=a=b,gw-priority=3 --network other alpine
 --restart on-failure:3 alpine
