@@ -35,6 +35,10 @@ class Refused(System):
     """The plugin answered that it does not, or with something that makes no sense."""
 
 
+class OtherKind(Refused):
+    """It is a plugin, but not of the kind that was asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """In seconds: `work` for what makes and mounts, `question` for everything else. Source: moby, volume/drivers."""
@@ -95,6 +99,7 @@ class Plugin:
         self._silent_until = 0.0
         self._why = ""
         self._waiting = 0
+        self._is_tried = False
 
     def call(
         self, method: str, request: object, timeout_s: float, *, question: bool, limit_bytes: int = _LIMIT_BYTES
@@ -103,18 +108,20 @@ class Plugin:
 
         Raises Unreachable, Refused with the plugin's own words, as Docker gives them; Unavailable when the engine ends.
         """
-        self._begin()
+        is_trial = self._begin()
         failure: Unreachable | None = None
+        says_nothing = False
         try:
             body = b"" if request is None else msgspec.json.encode(request) + b"\n"
             status, content = self._send(method, body, timeout_s, question=question, limit_bytes=limit_bytes)
         except Unreachable as error:
-            failure = error if question or not error.late else None
+            says_nothing = error.late and not question
+            failure = error
             raise
         except System as error:
             raise Refused(f"{method}: {error}") from None
         finally:
-            self._end(failure)
+            self._end(failure, is_trial=is_trial, says_nothing=says_nothing)
         return _decode(method, status, content)
 
     def _send(
@@ -129,10 +136,11 @@ class Plugin:
             time.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
-    def _begin(self) -> None:
+    def _begin(self) -> bool:
+        """Count a call; gives whether it is the one that tries again. Raises Unreachable if it is not to be made."""
         with self._guard:
             now = time.monotonic()
-            if self._failures and (now < self._silent_until or self._waiting):
+            if self._failures and (now < self._silent_until or self._is_tried):
                 again_s = max(1, round(self._silent_until - now))
                 raise Unreachable(
                     f'plugin "{self.endpoint.name}" does not answer: {self._why}',
@@ -141,10 +149,17 @@ class Plugin:
             if self._waiting >= _AT_ONCE:
                 raise Unreachable(f'plugin "{self.endpoint.name}" does not answer: {self._waiting} calls wait for it')
             self._waiting += 1
+            is_trial = self._failures > 0
+            self._is_tried = self._is_tried or is_trial
+            return is_trial
 
-    def _end(self, failure: Unreachable | None) -> None:
+    def _end(self, failure: Unreachable | None, *, is_trial: bool, says_nothing: bool) -> None:
         with self._guard:
             self._waiting -= 1
+            if is_trial:
+                self._is_tried = False
+            if says_nothing:
+                return
             if failure is None:
                 self._failures = 0
                 return
@@ -168,8 +183,7 @@ class Plugins:
     def get(self, name: str, implementing: str) -> Plugin:
         """Give an active plugin that implements `implementing`.
 
-        Raises NotFound if there is none of that name, Refused if it is of another kind, Unreachable, System; in
-        Docker's words.
+        Raises NotFound if there is none of that name, OtherKind, Refused, Unreachable, System; in Docker's words.
         """
         with self._guard:
             plugin = self._known.get(name)
@@ -182,7 +196,7 @@ class Plugins:
             logger.info("plugin is active", extra={"plugin": name, "socket": _place(plugin.endpoint)})
         if implementing not in implements:
             plugin.implements = None  # another program may serve it next time
-            raise Refused(
+            raise OtherKind(
                 f'legacy plugin: Plugin does not implement the requested driver: plugin="{name}", '
                 f'requested implementation="{implementing}"'
             )

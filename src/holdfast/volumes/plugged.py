@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from holdfast import log
 from holdfast.errors import EngineError
+from holdfast.plugins.registry import OtherKind
 from holdfast.plugins.transport import Unreachable
 from holdfast.store.intents import Intent
 from holdfast.store.volumes import VolumeRecord
@@ -97,11 +98,12 @@ class Plugged:
             warnings = []
             for name in sorted(names):
                 now = self._seen.get(name, _Seen())
+                warning = now.warning
                 if now.is_asked:
                     now.is_late = True
-                    warnings.append(now.warning or f"list {name}: the plugin has not answered yet")
-                elif now.warning:
-                    warnings.append(now.warning)
+                    warning = warning or f"list {name}: the plugin has not answered yet"
+                if warning and name in known | self._drivers.keys():  # else nobody knows that it has volumes at all
+                    warnings.append(warning)
         return warnings
 
     def reported(self, driver: str, name: str) -> DriverVolume | None:
@@ -172,6 +174,8 @@ class Plugged:
         volumes, warning = None, ""
         try:
             volumes = {volume.name: volume for volume in self.find(name).list()[:_VOLUMES_MAX]}
+        except OtherKind:
+            volumes = {}
         except Unreachable as error:
             warning = f"list {name}: {error}"
         except EngineError as error:

@@ -160,6 +160,7 @@ def test_errors_are_the_plugins_own(engine: Engine, plugin: VolumePlugin) -> Non
         f'requested driver: plugin="{plugin.name}", requested implementation="VolumeDriver"'
     )
     assert message(create(engine, plugin, "v")) == (500, text)
+    assert engine.call("GET", "/volumes")["Warnings"] is None, "it is no volume plugin"
     plugin.misbehave(Create={"answer": {"Err": "boom"}})
     assert message(create(engine, plugin, "v")) == (500, "create v: boom")
     plugin.misbehave(Create={"status": 500, "body": '{"Err": "boom"}'})

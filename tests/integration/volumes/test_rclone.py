@@ -45,7 +45,7 @@ def rclone(engine: Engine, tmp_path: Path, tool: Callable[[str], Path]) -> Itera
 def test_a_container_on_rclone(engine: Engine, rclone: subprocess.Popen[bytes], tmp_path: Path) -> None:
     remote = tmp_path / "remote"
     (remote / "greeting").write_text("hello\n")
-    engine.docker("volume", "create", "-d", "rclone", "-o", "type=local", "-o", f"path={remote}", "data")
+    engine.docker("volume", "create", "-d", "rclone", "--name", "data", "-o", "type=local", "-o", f"path={remote}")
     seen = engine.docker("run", "--rm", "--network", "none", "-v", "data:/data", "busybox", "sh", "-c",
                          "cat /data/greeting; echo written > /data/file")  # fmt: skip
     assert seen.stdout == "hello\n"
