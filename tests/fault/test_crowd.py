@@ -70,10 +70,18 @@ def footprint(engine: Engine) -> Footprint:
         processes=sum(1 for line in _command_lines() if own in line),
         mounts=len((proc / "mountinfo").read_text().splitlines()),
         links=len(engine.inside("ip", "-o", "link").stdout.splitlines()),
-        cgroups=sum(1 for root in Path("/sys/fs/cgroup").glob(f"**{engine.cgroup_parent}/*/") if root.is_dir()),
+        cgroups=sum(1 for _ in _groups(engine.cgroup_parent)),
         rows=rows,
         files=sum(1 for _ in _files(engine)),
     )
+
+
+def _groups(parent: str) -> Iterator[str]:
+    """Control groups below `parent`, in the one hierarchy or in each of them; other engines' may go meanwhile."""
+    top = Path("/sys/fs/cgroup")
+    for root in (top, *(entry for entry in top.iterdir() if entry.is_dir())):
+        for _, folders, _ in os.walk(f"{root}{parent}"):
+            yield from folders
 
 
 def _open_files(folder: Path) -> Iterator[str]:
