@@ -13,7 +13,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from holdfast import faults, log
 from holdfast.errors import Conflict, EngineError, NotFound
@@ -25,13 +24,14 @@ from holdfast.store import Store
 from holdfast.store.volumes import VolumeRecord, VolumeRef
 from holdfast.volumes import copyup, subpath
 from holdfast.volumes.catalogue import Catalogue
-from holdfast.volumes.drivers.base import HERE, DriverVolume, Hands, Opened, VolumeDriver
+from holdfast.volumes.drivers.base import HERE, Hands, Opened, VolumeDriver
 from holdfast.volumes.drivers.check import Step
 from holdfast.volumes.drivers.local import LocalDriver
 from holdfast.volumes.drivers.plugin import PluginDriver, PluginHost
 from holdfast.volumes.fills import Fills
-from holdfast.volumes.filters import VolumeFilters, parse_list_filters, parse_prune_filters
+from holdfast.volumes.filters import parse_prune_filters
 from holdfast.volumes.keeper import Keeper
+from holdfast.volumes.lookup import Lookup
 from holdfast.volumes.model import ANONYMOUS_LABEL, Pruned, TrashPolicy, Usage, Volume, new_id
 from holdfast.volumes.mounts import DEFAULT_DRIVER, MountPoint
 from holdfast.volumes.outages import Outages
@@ -73,13 +73,21 @@ class Volumes:
         self._locks = NamedLocks()
         self._table = store.volumes
         self._catalogue = Catalogue(self._table)
+        self._lookup = Lookup(self._catalogue, local, self._plugged)
         self._policy = policy or TrashPolicy()
         self._keeper = Keeper(self._table, local, self._policy)
         self._fills = Fills(store.intents, local.sync)
         self._pruning = threading.Lock()
         self._outages = Outages()
         self.trash = Trash(
-            self._table, self._catalogue, self._keeper, local, self._locks, events, self._driver, self._settle_restored
+            self._table,
+            self._catalogue,
+            self._keeper,
+            local,
+            self._locks,
+            events,
+            self._lookup.driver,
+            self._settle_restored,
         )
 
     @property
@@ -111,40 +119,15 @@ class Volumes:
                 undo.callback(self._unmake, record, keep=False)
                 self._record([record], [])
                 undo.pop_all()
-        return self._show(record)
+        return self._lookup.show(record)
 
     def inspect(self, name: str) -> Volume:
-        """Give the volume of exactly this name, as its plugin sees it now where it is of one.
-
-        Raises NotFound, also where the plugin does not have it any more, System where the plugin does not answer.
-        Source: Docker Engine API, VolumeInspect.
-        """
-        record = self._catalogue.get(name)
-        if record is None:
-            self._plugged.look()
-            found = next((volume for volume in self._foreign() if volume.name == name), None)
-            if found is None:
-                return self.get(name)
-            record = found.record
-        if record.driver == DEFAULT_DRIVER:
-            return self.get(name)
-        driver = self._plugged.driver(record.driver)
-        try:
-            reported = driver.find(name)
-        except EngineError as error:
-            if isinstance(error, NotFound):
-                raise error.within(f"get {name}") from None
-            raise error.within(
-                f'get {name}: error while checking if volume "{name}" exists in driver "{record.driver}"'
-            ) from None
-        if reported is None:
-            raise NotFound(f"get {name}: no such volume", hint=f"the plugin {record.driver} does not have it any more")
-        driver.note_path(record, reported.mountpoint)
-        return self._show(record, reported)
+        """Give the volume of exactly this name, as its plugin sees it now. Raises what `Lookup.inspect` raises."""
+        return self.get(name) if self.is_local(name) else self._lookup.inspect(name)
 
     def get(self, name: str) -> Volume:
         """Give the volume of exactly this name, from memory. Raises NotFound."""
-        volume = self._show(self._find(name))
+        volume = self._lookup.show(self._lookup.find(name))
         wrong = self._fills.status(volume.record)
         return replace(volume, status={**(volume.status or {}), **wrong}) if wrong else volume
 
@@ -153,22 +136,8 @@ class Volumes:
         return self.look(filters)[0]
 
     def look(self, filters: Mapping[str, Sequence[str]] | None = None) -> tuple[Sequence[Volume], Sequence[str]]:
-        """Give the volumes as `list` does, those that plugins have by themselves too, and warnings for silent plugins.
-
-        Source: Docker Engine API, VolumeList.
-        """
-        wanted = parse_list_filters(filters or {})
-        known = self._catalogue.all()
-        warnings = self._plugged.look(frozenset(record.driver for record in known) - {DEFAULT_DRIVER})
-        volumes = [
-            self._show(record, self._plugged.reported(record.driver, record.name))
-            for record in known
-            if self._passes(record, wanted)
-        ]
-        foreign = [volume for volume in self._foreign() if self._passes(volume.record, wanted)]
-        if foreign:
-            volumes = sorted([*volumes, *foreign], key=lambda volume: volume.name)
-        return volumes, warnings
+        """Give the same, and a warning for each plugin that does not answer."""
+        return self._lookup.look(filters)
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """Remove a volume; with `force` one that is not there is no error.
@@ -177,7 +146,7 @@ class Volumes:
         """
         with self._locks.hold(name):
             try:
-                record = self._find(name)
+                record = self._lookup.find(name)
             except NotFound:
                 self._plugged.look()
                 owner = self._plugged.owner_of(name)
@@ -210,7 +179,7 @@ class Volumes:
             names: list[str] = []
             reclaimed = 0
             for record in self._catalogue.all():
-                if record.driver != DEFAULT_DRIVER or record.options or not self._passes(record, wanted):
+                if record.driver != DEFAULT_DRIVER or record.options or not self._lookup.passes(record, wanted):
                     continue
                 with self._locks.hold(record.name):
                     if self._catalogue.get(record.name) != record or self._catalogue.is_referenced(record):
@@ -231,20 +200,20 @@ class Volumes:
     def relabel(self, name: str, labels: Mapping[str, str] | None) -> Volume:
         """Replace the labels of a volume. Raises NotFound, System."""
         with self._locks.hold(name):
-            return self._show(self._rewritten(self._catalogue.relabel(self._find(name), labels)))
+            return self._lookup.show(self._rewritten(self._catalogue.relabel(self._lookup.find(name), labels)))
 
     def protect(self, name: str, by: str) -> Volume:
         """Refuse every removal of a volume until `unprotect`; who protected it first stays. Raises NotFound, System."""
         with self._locks.hold(name):
-            record = self._find(name)
+            record = self._lookup.find(name)
             if not record.protected_by:
                 record = self._rewritten(self._catalogue.protect(record, by, time.time()))
-            return self._show(record)
+            return self._lookup.show(record)
 
     def unprotect(self, name: str) -> Volume:
         """Let a volume be removed again; one that is not protected is no error. Raises NotFound, System."""
         with self._locks.hold(name):
-            return self._show(self._rewritten(self._catalogue.protect(self._find(name), "", 0.0)))
+            return self._lookup.show(self._rewritten(self._catalogue.protect(self._lookup.find(name), "", 0.0)))
 
     def check(self, name: str) -> Sequence[Step]:
         """Find out whether a volume's data can be reached, step by step up to the first that fails. Raises NotFound.
@@ -253,10 +222,10 @@ class Volumes:
         """
         asked_at = time.monotonic()
         with self._locks.hold(name):
-            record = self._find(name)
+            record = self._lookup.find(name)
             if record.driver == DEFAULT_DRIVER:
                 return self._outages.check(record.id, asked_at, lambda: self._local.check(record))
-            driver, mount_id = self._driver(record.driver), new_id()
+            driver, mount_id = self._lookup.driver(record.driver), new_id()
             try:
                 driver.mount(record, mount_id)
                 driver.unmount(record, mount_id)
@@ -267,7 +236,7 @@ class Volumes:
     def disk_usage(self) -> Sequence[Usage]:
         """Measure every local volume without options."""
         return [
-            Usage(self._show(record), len(self._catalogue.refs(record)), self._local.size_bytes(record))
+            Usage(self._lookup.show(record), len(self._catalogue.refs(record)), self._local.size_bytes(record))
             for record in self._catalogue.all()
             if record.driver == DEFAULT_DRIVER and not record.options
         ]
@@ -304,7 +273,7 @@ class Volumes:
         return tuple(
             replace(
                 point,
-                source=self._driver(records[point.name].driver).mountpoint(records[point.name]),
+                source=self._lookup.driver(records[point.name].driver).mountpoint(records[point.name]),
                 driver=records[point.name].driver,
             )
             if point.type == "volume"
@@ -341,8 +310,8 @@ class Volumes:
             if source is None:
                 return
             stack.enter_context(self._locks.hold(point.name))
-            record = self._find(point.name)
-            driver = self._driver(record.driver)
+            record = self._lookup.find(point.name)
+            driver = self._lookup.driver(record.driver)
             hands = driver.hands(record)
             try:
                 with self._outages.attempt(record.id, asked_at):
@@ -363,8 +332,8 @@ class Volumes:
         """
         asked_at = time.monotonic()
         with self._locks.hold(point.name):
-            record = self._find(point.name)
-            driver = self._driver(record.driver)
+            record = self._lookup.find(point.name)
+            driver = self._lookup.driver(record.driver)
             with self._outages.attempt(record.id, asked_at):
                 path = self._mount(driver, record, point.mount_id or container_id)
                 try:
@@ -408,7 +377,7 @@ class Volumes:
             record = self._catalogue.get(point.name)
             if record is None:
                 return
-            self._driver(record.driver).unmount(record, point.mount_id or container_id)
+            self._lookup.driver(record.driver).unmount(record, point.mount_id or container_id)
         self._events.publish("volume", "unmount", record.name, {"driver": record.driver, "container": container_id})
 
     def remount(self, container_id: str, point: MountPoint) -> None:
@@ -416,7 +385,7 @@ class Volumes:
         with self._locks.hold(point.name):
             record = self._catalogue.get(point.name)
             if record is not None:
-                self._driver(record.driver).adopt(record, point.mount_id or container_id)
+                self._lookup.driver(record.driver).adopt(record, point.mount_id or container_id)
 
     # --- after a restart ------------------------------------------------------------------------------------------
 
@@ -514,9 +483,12 @@ class Volumes:
         """Give the volume of this name and whether the driver made it now; the caller holds the lock and records it."""
         known = self._catalogue.get(name)
         try:
-            driver = self._asked(name, driver_name, known, labels)
-            if known is not None and self._is_there(known, driver):
-                return known, False
+            driver = self._lookup.driver_for(name, driver_name, known, labels)
+            if known is not None:
+                if self._lookup.is_there(known, driver):
+                    return known, False
+                logger.warning("volume is gone from its plugin", extra={"volume": name, "plugin": known.driver})
+                self._forgotten(known, keep=False)
             record = VolumeRecord(new_id(), name, driver.name, DEFAULT_POOL, labels, options, time.time())
             if isinstance(driver, PluginDriver) and driver.find(name) is not None:
                 self._record([record], [])
@@ -526,51 +498,6 @@ class Volumes:
         except EngineError as error:
             raise error.within(f"create {name}") from error
         return record, True
-
-    def _asked(
-        self, name: str, driver_name: str, known: VolumeRecord | None, labels: Mapping[str, str] | None
-    ) -> VolumeDriver:
-        """Give the driver that a volume is to be of; without a name it is the one that has the volume. Raises NotFound.
-        """
-        if not driver_name and known is not None:
-            return self._driver(known.driver)
-        if not driver_name and ANONYMOUS_LABEL not in (labels or {}):
-            self._plugged.look()
-            driver_name = self._plugged.owner_of(name)
-        driver_name = driver_name or DEFAULT_DRIVER
-        return self._local if driver_name == DEFAULT_DRIVER else self._plugged.find(driver_name)
-
-    def _is_there(self, known: VolumeRecord, driver: VolumeDriver) -> bool:
-        """Tell whether a volume is still there; one that its plugin and all containers forgot is forgotten.
-
-        Raises Conflict, in Docker's words, if it is of another driver, or if that cannot be told. Source: moby,
-        volume/service, checkConflict.
-        """
-        name = known.name
-        if known.driver == DEFAULT_DRIVER:
-            is_there = True
-        else:
-            try:
-                is_there = self._plugged.driver(known.driver).find(name) is not None
-            except EngineError as error:
-                raise Conflict(
-                    f"found reference to volume '{name}' in driver '{known.driver}', but got an error while checking "
-                    f"the driver: {error}: volume name must be unique",
-                    hint=f"docker volume rm --force {name} forgets it",
-                ) from None
-        if is_there and known.driver != driver.name:
-            raise Conflict(f"driver '{known.driver}' already has volume '{name}': volume name must be unique")
-        if is_there:
-            return True
-        if self._catalogue.is_referenced(known):
-            raise Conflict(
-                f"found references to volume '{name}' in driver '{known.driver}' but the volume was not found in the "
-                "driver -- you may need to remove containers referencing this volume or force remove the volume to "
-                "re-create it: volume name must be unique"
-            )
-        logger.warning("volume is gone from its plugin", extra={"volume": name, "plugin": known.driver})
-        self._forgotten(known, keep=False)
-        return False
 
     def _record(self, records: Sequence[VolumeRecord], refs: Sequence[VolumeRef]) -> None:
         """Record what drivers made, then tell."""
@@ -619,7 +546,7 @@ class Volumes:
             )
         faults.point("volume-removing")
         try:
-            self._driver(record.driver).remove(record)
+            self._lookup.driver(record.driver).remove(record)
         except EngineError as error:
             raise error.within(f"remove {record.name}") from error
         faults.point("volume-removed-not-forgotten")
@@ -648,34 +575,6 @@ class Volumes:
                 self._keeper.settle([record])
         return record
 
-    def _find(self, name: str) -> VolumeRecord:
-        record = self._catalogue.get(name)
-        if record is None:
-            raise NotFound(f"get {name}: no such volume" if name else "get: no such volume")
-        return record
-
-    def _driver(self, name: str) -> VolumeDriver:
-        return self._local if name == DEFAULT_DRIVER else self._plugged.driver(name)
-
-    def _show(self, record: VolumeRecord, reported: DriverVolume | None = None) -> Volume:
-        driver = self._driver(record.driver)
-        status: dict[str, Any] = {"ProtectedBy": record.protected_by} if record.protected_by else {}
-        mountpoint = driver.mountpoint(record)
-        if reported is not None:
-            status = {**(reported.status or {}), **status}
-            mountpoint = reported.mountpoint or mountpoint
-            record = replace(record, created_at=reported.created_at or record.created_at)
-        return Volume(record, mountpoint, driver.capabilities.scope, status or None)
-
-    def _foreign(self) -> Sequence[Volume]:
-        """Give what plugins have that is in no catalogue, from memory; of one name the first."""
-        found: dict[str, Volume] = {}
-        for driver, reported in self._plugged.foreign():
-            name = reported.name
-            if name not in found and self._catalogue.get(name) is None:
-                found[name] = self._show(VolumeRecord("", name, driver, DEFAULT_POOL, None, None, 0.0), reported)
-        return list(found.values())
-
     def _settle_created(self, record: VolumeRecord, anonymous: bool) -> None:
         """Record a volume that a plugin made for an engine that died; nobody ever had an anonymous one."""
         with self._locks.hold(record.name):
@@ -694,11 +593,9 @@ class Volumes:
         """Give a volume and the path of its data, as far as that is known."""
         for record in self._catalogue.all():
             if record.id == volume_id:
-                return record, Path(self._driver(record.driver).mountpoint(record))
+                return record, Path(self._lookup.driver(record.driver).mountpoint(record))
         return None
 
-    def _passes(self, record: VolumeRecord, filters: VolumeFilters) -> bool:
-        return filters.match(record, referenced=self._catalogue.is_referenced(record))
 
 
 def _asked_driver(point: MountPoint) -> str:
