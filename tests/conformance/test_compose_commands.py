@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import signal
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -62,10 +63,13 @@ def test_up_attached(project: Project) -> None:
     failing = ("--exit-code-from", "say"), ("--abort-on-container-failure",)
     for words in failing:
         assert code(project, "up", *words, "say")[0] == 3
+    with project.start("up", "--no-color", "web") as running:
+        assert running.stdout is not None
+        assert "web-1  | started\n" in iter(running.stdout.readline, "")
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 130 and states(project)["web"] == "exited"
     refused = project.run("up", "-d", "--wait", "say", check=False)
     assert refused.returncode == 1 and "commands-say-1 exited (3)" in refused.stderr
-    project.run("up", "-d", "say")
-    assert "3" in project.run("wait", "say", check=False).stdout + project.run("ps", "-a").stdout
 
 
 def test_looking(web: Project, engine: Engine) -> None:
@@ -137,7 +141,10 @@ def test_states(web: Project) -> None:
     assert after("stop", "-t", "0") == "exited"
     assert after("start", "web") == "running"
     assert after("restart", "-t", "0", "web") == "running"
-    assert after("kill", "-s", "KILL", "web") == "exited"
+    with web.start("wait", "web") as waiting:
+        time.sleep(0.5)  # until it waits
+        assert after("kill", "web") == "exited"
+        assert waiting.wait(20) == 137
     web.run("rm", "-f", "web")
     assert "web" not in states(web)
     assert after("create") == "created"

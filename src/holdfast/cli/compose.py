@@ -24,6 +24,8 @@ _PLUGIN_FOLDERS = (
 _DEFAULTS = {"DOCKER_BUILDKIT": "0", "COMPOSE_DOCKER_CLI_BUILD": "0", "COMPOSE_API_VERSION": "1.44"}
 """Builds that the engine can do; and for 1.29 an API in which images still have the `ContainerConfig` that it needs."""
 
+_VERIFIED = {"HOLDFAST_TLS_VERIFY": "1"}
+
 
 @click.command("compose", add_help_option=False, context_settings={"ignore_unknown_options": True})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND...]")
@@ -35,7 +37,11 @@ def compose(words: tuple[str, ...]) -> int:
             "there is no Docker Compose on this machine",
             hint="install Debian's docker-compose, or put the program docker-compose of version 2 on the PATH",
         )
-    os.execve(program, [str(program), *words], compose_environment(os.environ, session().host))
+    asked = session()
+    if asked.ca or asked.certificate or asked.key or (asked.use_tls and not asked.verify):
+        raise Refused("Compose finds its certificates in the folder HOLDFAST_CERT_PATH and with --tlsverify alone")
+    environment = compose_environment({**os.environ, **_VERIFIED} if asked.verify else os.environ, asked.host)
+    os.execve(program, [str(program), *words], environment)
 
 
 def find_compose(environment: Mapping[str, str]) -> Path | None:

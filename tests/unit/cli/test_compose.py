@@ -74,6 +74,20 @@ def test_words_are_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert became.value.args == (found, [str(found), "-f", "x.yaml", "up", "--help", "-d"], "unix:///here")
 
 
+def test_certificates_are_those_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program(tmp_path / "docker-compose")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    told: list[Mapping[str, str]] = []
+    monkeypatch.setattr(os, "execve", lambda _program, _words, environment: told.append(environment))
+    assert main(["--tlscacert", "/ca.pem", "compose", "up"]) == 1
+    assert "HOLDFAST_CERT_PATH" in capsys.readouterr().err and not told
+    main(["--tlsverify", "-H", "tcp://there", "compose", "up"])
+    assert (told[0]["DOCKER_HOST"], told[0]["DOCKER_TLS_VERIFY"]) == ("tcp://there", "1")
+
+
 def test_nothing_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
