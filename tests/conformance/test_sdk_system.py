@@ -55,6 +55,13 @@ def test_update_of_a_volume(sdk: Any) -> None:
     assert answer.status_code in (200, 400, 503)
 
 
+@drives("GET /plugins", "GET /plugins/{name}/json")
+def test_managed_plugins(sdk: Any) -> None:
+    assert sdk.plugins.list() == []
+    with pytest.raises(NotFound):
+        sdk.plugins.get("nope")
+
+
 @drives("POST /networks/create", "GET /networks/{id}", "GET /networks", "POST /networks/{id}/connect",
         "POST /networks/{id}/disconnect", "DELETE /networks/{id}", "POST /networks/prune")  # fmt: skip
 def test_networks(sdk: Any) -> None:

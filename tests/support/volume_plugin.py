@@ -58,7 +58,7 @@ class _State:
             return {"Volumes": [self.shape(known) for known in sorted(self.created)]}
         if method == "VolumeDriver.Create":
             self.created[name] = asked.get("Opts")
-            data.mkdir(exist_ok=True)
+            data.mkdir(parents=True, exist_ok=True)
             return {}
         if name not in self.created:
             return {"Err": f"no volume {name}"}

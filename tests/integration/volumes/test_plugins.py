@@ -76,32 +76,32 @@ def timed(engine: Engine, method: str, path: str, body: object = None) -> tuple[
 
 
 def test_the_life_of_a_volume(engine: Engine, plugin: VolumePlugin) -> None:
-    assert create(engine, plugin, "we-ird", DriverOpts={"a": "b"}, Labels={"l": "1"}).status == 201
-    assert create(engine, plugin, "we-ird").status == 201, "the same again"
-    assert plugin.calls("Create") == [{"method": "Create", "Name": "we-ird", "Opts": {"a": "b"}}]
-    shown = engine.call("GET", "/volumes/we-ird")
+    assert create(engine, plugin, "we/ird", DriverOpts={"a": "b"}, Labels={"l": "1"}).status == 201
+    assert create(engine, plugin, "we/ird").status == 201, "the same again"
+    assert plugin.calls("Create") == [{"method": "Create", "Name": "we/ird", "Opts": {"a": "b"}}]
+    shown = engine.call("GET", "/volumes/we/ird")
     assert shown == {
-        "CreatedAt": CREATED_AT, "Driver": plugin.name, "Labels": {"l": "1"}, "Name": "we-ird",
-        "Mountpoint": str(plugin.data("we-ird")), "Options": {"a": "b"}, "Scope": "global",
+        "CreatedAt": CREATED_AT, "Driver": plugin.name, "Labels": {"l": "1"}, "Name": "we/ird",
+        "Mountpoint": str(plugin.data("we/ird")), "Options": {"a": "b"}, "Scope": "global",
         "Status": {"hello": "world", "deep": [1, {"two": None}]},
     }  # fmt: skip
     assert plugin.name in engine.call("GET", "/info")["Plugins"]["Volume"]
     listed = engine.call("GET", f"/volumes?filters={json.dumps({'driver': [plugin.name]})}".replace(" ", ""))
-    assert [volume["Name"] for volume in listed["Volumes"]] == ["we-ird"] and listed["Warnings"] is None
-    assert run(engine, "one", "we-ird:/data", command="echo written > /data/file; sleep 600").status == 204
-    assert run(engine, "two", "we-ird:/data", command="cat /data/file; sleep 600").status == 204
+    assert [volume["Name"] for volume in listed["Volumes"]] == ["we/ird"] and listed["Warnings"] is None
+    assert run(engine, "one", "we/ird:/data", command="echo written > /data/file; sleep 600").status == 204
+    assert run(engine, "two", "we/ird:/data", command="cat /data/file; sleep 600").status == 204
     mounts = plugin.calls("Mount")[-2:]
     ids = {call["ID"] for call in mounts}
     assert len(ids) == 2 and all(len(mount_id) == 64 for mount_id in ids)
-    refused = message(engine.request("DELETE", "/volumes/we-ird"))
-    assert refused[0] == 409 and refused[1].startswith("remove we-ird: volume is in use - [")
+    refused = message(engine.request("DELETE", "/volumes/we/ird"))
+    assert refused[0] == 409 and refused[1].startswith("remove we/ird: volume is in use - [")
     for name in ("one", "two"):
         engine.call("DELETE", f"/containers/{name}?force=1")
     mounted = {call["ID"] for call in plugin.calls("Mount")}
     assert mounted == {call["ID"] for call in plugin.calls("Unmount")} == ids
-    assert plugin.data("we-ird").joinpath("file").read_text() == "written\n"
-    assert engine.request("DELETE", "/volumes/we-ird").status == 204
-    assert len(plugin.calls("Remove")) == 1 and not plugin.data("we-ird").exists()
+    assert plugin.data("we/ird").joinpath("file").read_text() == "written\n"
+    assert engine.request("DELETE", "/volumes/we/ird").status == 204
+    assert len(plugin.calls("Remove")) == 1 and not plugin.data("we/ird").exists()
     undone = engine.request("POST", "/holdfast/undo")
     assert undone.status == 409 and "cannot be taken back" in undone.json()["message"]
 
