@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.compose import Project
+from tests.support.compose import Project, fetch
 from tests.support.debian_images import CannotBuild, debian_root
 from tests.support.engine import Engine, engine_below
 from tests.support.images import docker_archive, file_entry, image, layer
 
 FILES = Path(__file__).parent / "compose" / "shop"
-PORT = "18080"
+PORT = 18080
 
 pytestmark = pytest.mark.kernel
 
@@ -57,16 +57,16 @@ def shop(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     project.down()
 
 
-def visit(engine: Engine, port: str = PORT) -> int:
+def visit(engine: Engine, port: int = PORT) -> int:
     """Fetch the page through the published port; the number of visits that it shows."""
-    shown = engine.inside("curl", "-sS", "--max-time", "10", f"http://127.0.0.1:{port}/").stdout
+    shown = fetch(engine, port)
     found = re.fullmatch(r"visits (\d+)\n", shown)
     assert found is not None, shown
     return int(found[1])
 
 
-def up(project: Project, port: str = PORT) -> None:
-    project.run("up", "-d", "--wait", env={"PORT": port})
+def up(project: Project, port: int = PORT) -> None:
+    project.run("up", "-d", "--wait", env={"PORT": str(port)})
 
 
 def test_data_outlives_the_application(engine: Engine, shop: Project) -> None:
@@ -82,9 +82,9 @@ def test_two_projects_do_not_see_each_other(engine: Engine, shop: Project) -> No
     other = Project(engine, shop.folder.parent / "other")
     try:
         shutil.copytree(FILES, other.folder, dirs_exist_ok=True)
-        up(other, "18081")
+        up(other, 18081)
         visits = visit(engine)
-        assert [visit(engine, "18081"), visit(engine, "18081"), visit(engine)] == [1, 2, visits + 1]
+        assert [visit(engine, 18081), visit(engine, 18081), visit(engine)] == [1, 2, visits + 1]
         address = engine.call("GET", "/containers/other-web-1/json")["NetworkSettings"]["Networks"]["other_default"]
         script = f"getent hosts web; timeout 3 /get http://{address['IPAddress']}:8000/health && exit 9; exit 0"
         found = engine.docker("exec", "shop-proxy-1", "sh", "-c", script)

@@ -108,6 +108,15 @@ def test_refused(engine: Engine, projects: Projects, name: str) -> None:
     assert left(engine) == []
 
 
+def test_waiting_for_what_is_not_well(engine: Engine, projects: Projects) -> None:
+    project = projects("unwell")
+    project.write(one("healthcheck: {test: 'false', interval: 300ms, retries: 1}"))
+    refused = project.run("up", "-d", "--wait", check=False)
+    assert refused.returncode == 1 and "container unwell-a-1 is unhealthy" in refused.stderr
+    project.run("down")
+    assert left(engine) == []
+
+
 def test_network_in_use_stays(engine: Engine, projects: Projects) -> None:
     project = projects("held")
     project.write(one())

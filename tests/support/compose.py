@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -30,6 +31,26 @@ def program(generation: str) -> list[str]:
     if (_ONE / "bin" / "docker-compose").exists():
         return ["/usr/bin/python3", str(_ONE / "bin" / "docker-compose")]
     pytest.skip("only on Debian 12 and before is there Compose 1.29")
+
+
+_FETCH = """
+import sys, time, urllib.request
+deadline = time.monotonic() + float(sys.argv[2])
+while True:
+    try:
+        with urllib.request.urlopen(sys.argv[1], timeout=10) as answer:
+            sys.exit(sys.stdout.write(answer.read().decode()) and 0)
+    except OSError:
+        if time.monotonic() > deadline:
+            raise
+        time.sleep(0.05)
+"""
+
+
+def fetch(engine: Engine, port: int, path: str = "/", *, patience_s: float = 0) -> str:
+    """What a published port serves to the engine's machine; fails the test if it cannot be had within `patience_s`."""
+    url = f"http://127.0.0.1:{port}{path}"
+    return engine.inside(sys.executable, "-I", "-c", _FETCH, url, str(patience_s)).stdout
 
 
 class Project:
