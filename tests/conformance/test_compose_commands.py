@@ -1,4 +1,4 @@
-"""Every command of Docker Compose 2: what it does and says, and its exit codes."""
+"""The commands of Docker Compose 2: what they do and say, and their exit codes."""
 
 from __future__ import annotations
 
