@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -52,6 +53,8 @@ from holdfast.volumes.service import Volumes
 logger = log.get(__name__)
 
 _GRACE_S = 5.0
+_SWITCH_S = 0.0005
+"""How long a thread keeps the interpreter while another one waits for it; the event loop waits for busy threads."""
 
 
 def run(config: Config) -> None:
@@ -73,6 +76,7 @@ def run(config: Config) -> None:
         if not activated:
             closing.callback(config.socket_path.unlink, missing_ok=True)
         engine = _open(config, closing)
+        sys.setswitchinterval(_SWITCH_S)
         asyncio.run(_serve(engine, sockets, tls, began))
 
 
