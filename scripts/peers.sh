@@ -5,6 +5,7 @@
 #
 # usage: peers.sh private PACKAGE...   from the machine's own suite
 #        peers.sh shares               NFS and CIFS servers for the guest, with the libraries that the machine lacks
+#        peers.sh firewalls            ufw and firewalld, with the libraries that the machine lacks
 #        peers.sh client               the stock docker client and Compose, from Debian's newest suite
 #        peers.sh engine               the same, with dockerd and containerd
 #        peers.sh compose              Compose: version 2 as a plugin of the client, and 1.29 where the suite has it
@@ -51,17 +52,20 @@ newest() {
     unpack "$name" "${options[@]}" -- "${@/%//$suite}" || die "could not fetch $*"
 }
 
-# The guest sees these laid over the machine's root, so folders that Debian has merged into /usr must be there, too.
-shares() {
-    [ ! -e "$peers/stamps/shares" ] || return 0
-    local wanted=(nfs-kernel-server samba) missing
-    say "Fetching ${wanted[*]} for the guest ..."
-    missing() { apt-get -s install --no-install-recommends "${wanted[@]}" 2>/dev/null | sed -n 's/^Inst \([^ ]*\).*/\1/p'; }
-    mapfile -t missing < <(missing)
-    target=$peers/shares
+# beside NAME PACKAGE...: those of the packages and of what they need that the machine lacks, to peers/NAME. Tests lay
+# these over the machine's root, so folders that Debian has merged into /usr must be there, too.
+beside() {
+    local name=$1 plan missing
+    shift
+    [ ! -e "$peers/stamps/$name" ] || return 0
+    say "Fetching $* ..."
+    plan=$(apt-get -s install --no-install-recommends "$@" 2>/dev/null) ||
+        { apt-get -qq update || true; plan=$(apt-get -s install --no-install-recommends "$@") || die "could not fetch $*"; }
+    mapfile -t missing < <(sed -n 's/^Inst \([^ ]*\).*/\1/p' <<<"$plan")
+    target=$peers/$name
     rm -rf "$target" && mkdir -p "$target"
-    if [ ${#missing[@]} = 0 ]; then : >"$peers/stamps/shares"; return 0; fi
-    unpack shares -- "${missing[@]}" || die "could not fetch ${wanted[*]}"
+    if [ ${#missing[@]} = 0 ]; then : >"$peers/stamps/$name"; return 0; fi
+    unpack "$name" -- "${missing[@]}" || die "could not fetch $*"
     local folder
     for folder in bin sbin lib; do
         if [ -d "$target/$folder" ]; then
@@ -115,7 +119,8 @@ END
 }
 
 case ${1:-} in
-    shares) shares ;;
+    shares) beside shares nfs-kernel-server samba ;;
+    firewalls) beside firewalls ufw firewalld dbus-daemon ;;
     clients) clients ;;
     compose) compose ;;
     npm) shift && npm "$@" ;;
@@ -129,5 +134,5 @@ case ${1:-} in
         ;;
     client) newest client docker-cli docker-compose ;;
     engine) newest engine docker-cli docker-compose docker.io containerd ;;
-    *) die "usage: peers.sh private PACKAGE... | shares | client | engine | compose | clients | npm ARGUMENT..." ;;
+    *) die "usage: peers.sh private PACKAGE... | shares | firewalls | client | engine | compose | clients | npm ARGUMENT..." ;;
 esac

@@ -163,6 +163,7 @@ case $goal in
         scripts/peers.sh clients
         if [ -n "$(command -v dpkg)" ]; then
             scripts/peers.sh private "${private_test[@]}"
+            scripts/peers.sh firewalls
             case $(dpkg --print-architecture) in
                 amd64 | i386) scripts/peers.sh private "${private_guest[@]}" && scripts/peers.sh shares ;;
             esac

@@ -15,7 +15,7 @@ from holdfast.errors import EngineError
 from holdfast.kernel import cgroup, identity, loop, mount, mountinfo
 from holdfast.kernel.nft import Nft
 from holdfast.kernel.path import open_beneath, owned_fd
-from holdfast.network.forwarding import dropping_chains
+from holdfast.network.forwarding import Chain, closed_chains, is_owned
 from holdfast.runtime import probe, seccomp
 from holdfast.runtime.facts import gather, parse_release
 
@@ -265,7 +265,8 @@ def _loop_devices(_config: Config) -> Iterator[Finding]:
 def _firewall(config: Config) -> Iterator[Finding]:
     try:
         with Nft() as nft:
-            rules = nft.run("list chains")
+            closed = closed_chains(nft.run("list chains"), config.nft_table, lambda chain: _rules_of(nft, chain))
+            owned = {each for each in closed if is_owned(nft.run(f"list table {each.chain.family} {each.chain.table}"))}
     except OSError as error:
         yield Finding(
             "note",
@@ -275,13 +276,23 @@ def _firewall(config: Config) -> Iterator[Finding]:
         )
         return
     yield Finding("ok", "nftables", "usable")
-    for chain in dropping_chains(rules, config.nft_table):
-        yield Finding(
-            "note",
-            "nftables",
-            f"another program drops what this host forwards, by the policy of the chain {chain}",
-            f"none needed: the engine adds accept rules for its bridges, tagged {config.nft_table}",
-        )
+    for each in closed:
+        what = f"another program drops what this host forwards, in the chain {each.chain}: {each.by}"
+        if each in owned:
+            yield Finding(
+                "problem",
+                "nftables",
+                f"{what}; it lets nobody add rules there",
+                "allow each bridge in that program; firewalld: "
+                f"firewall-cmd --permanent --zone=trusted --add-interface={config.bridge_name}, then --reload",
+            )
+        else:
+            fix = f"none needed: the engine adds accept rules for its bridges, tagged {config.nft_table}"
+            yield Finding("note", "nftables", what, fix)
+
+
+def _rules_of(nft: Nft, chain: Chain) -> str:
+    return nft.run(f"list chain {chain}")
 
 
 def _storage(config: Config) -> Iterator[Finding]:

@@ -1,14 +1,15 @@
 """Other programs that drop what the host forwards: finding them, and one way through them for our bridges.
 
-Docker and firewalls set the FORWARD chain's policy to drop. An accept in a table of our own does not help: a packet
-must pass every table. So two rules a bridge, marked by a comment, go where Docker keeps room for others (DOCKER-USER),
-else to the top of the chain that drops. Nothing else of others is touched, and the rules are taken away at the end.
+Docker and ufw set the FORWARD chain's policy to drop, firewalld ends its chain with a reject. An accept in a table of
+our own does not help: a packet must pass every table. So two rules a bridge, marked by a comment, go where Docker keeps
+room for others (DOCKER-USER), else to the top of the chain that drops. Nothing else of others is touched, and the rules
+are taken away at the end.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,7 +29,9 @@ _LEGACY_TIMEOUT_S: Final = 10.0
 FAMILIES: Final = frozenset({"ip", "inet"})
 _TABLE: Final = re.compile(r"^table (\S+) (\S+) \{")
 _CHAIN: Final = re.compile(r"^\s+chain (\S+) \{")
-_DROPS: Final = re.compile(r"^\s+type filter hook forward .*policy drop;")
+_FORWARDS: Final = re.compile(r"^\s+type filter hook forward .*policy (\w+);")
+_DENIES_ALL: Final = re.compile(r"^(?:counter packets \d+ bytes \d+ )?(?:drop|reject(?: with .+)?)$")
+_OWNED: Final = re.compile(r"^\s+flags (?:\w+,\s*)*owner\b", re.MULTILINE)
 _HANDLE: Final = re.compile(r"# handle (\d+)$")
 
 
@@ -42,6 +45,14 @@ class Chain:
 
     def __str__(self) -> str:
         return f"{self.family} {self.table} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A forward chain that lets through only what its rules accept, `by` its policy or the rule at its end."""
+
+    chain: Chain
+    by: str
 
 
 class ForeignFilters:
@@ -58,21 +69,33 @@ class ForeignFilters:
         """
         families = FAMILIES | ({"ip6"} if bridges6 else frozenset())
         try:
-            for chain in chains_that_need_a_way(self._nft.run("list chains"), own_table, families):
-                present = self._listing(chain)
-                for bridge in bridges6 if chain.family == "ip6" else bridges:
-                    if rule_handles(present, self._tag, bridge):
-                        continue
-                    self._nft.run(
-                        "".join(
-                            f'insert rule {chain} {direction} "{bridge}" accept comment "{self._tag}"\n'
-                            for direction in ("iifname", "oifname")
-                        )
-                    )
-                    logger.info("another program drops forwarded packets; rule added", extra={"chain": str(chain)})
+            listing = self._nft.run("list chains")
+            places = chains_that_need_a_way(listing, closed_chains(listing, own_table, self._listing), families)
         except NftError as error:
             logger.warning("cannot look for other programs' packet filters", extra={"error": str(error)})
+            places = []
+        for chain in places:
+            try:
+                self._open_one(chain, bridges6 if chain.family == "ip6" else bridges)
+            except NftError as error:
+                logger.warning(
+                    "cannot add a rule to another program's packet filter",
+                    extra={"chain": str(chain), "error": str(error)},
+                )
         self._each_legacy_rule("-I", bridges, wanted=True)
+
+    def _open_one(self, chain: Chain, bridges: Sequence[str]) -> None:
+        present = self._listing(chain)
+        for bridge in bridges:
+            if rule_handles(present, self._tag, bridge):
+                continue
+            self._nft.run(
+                "".join(
+                    f'insert rule {chain} {direction} "{bridge}" accept comment "{self._tag}"\n'
+                    for direction in ("iifname", "oifname")
+                )
+            )
+            logger.info("another program drops forwarded packets; rule added", extra={"chain": str(chain)})
 
     def close(self, bridge: str = "") -> None:
         """Take the rules away wherever they are: those of one bridge, or all."""
@@ -117,23 +140,37 @@ class ForeignFilters:
         return run((_LEGACY_PROGRAM, "-w", *words), timeout_s=_LEGACY_TIMEOUT_S).stdout.decode()
 
 
-def chains_that_need_a_way(listing: str, own_table: str, families: Collection[str] = FAMILIES) -> list[Chain]:
-    """Read `nft list chains` and give where to put rules: for each table whose forward chain drops by policy.
+def closed_chains(listing: str, own_table: str, listing_of: Callable[[Chain], str]) -> list[Closed]:
+    """Read `nft list chains` and give the forward chains of others that drop or reject what no rule accepts.
 
-    That is DOCKER-USER where the table has it, else the chain itself.
+    `listing_of` gives `nft list chain` of one whose policy is accept: its last rule may deny everything all the same.
     """
-    chains = list(_scan(listing))
+    closed = []
+    for chain, policy in _scan(listing):
+        if not policy or chain.table == own_table:
+            continue
+        if policy == "drop":
+            closed.append(Closed(chain, "policy drop"))
+        elif rule := denying_end(listing_of(chain)):
+            closed.append(Closed(chain, rule))
+    return closed
+
+
+def chains_that_need_a_way(listing: str, closed: Iterable[Closed], families: Collection[str] = FAMILIES) -> list[Chain]:
+    """Give where to put rules: DOCKER-USER where a closed chain's table has it in `listing`, else the chain itself."""
+    present = set(all_chains(listing))
     places = []
-    for chain, drops in chains:
-        if drops and chain.table != own_table and chain.family in families:
-            room = Chain(chain.family, chain.table, ROOM_FOR_OTHERS)
-            places.append(room if any(other == room for other, _ in chains) else chain)
+    for chain in (each.chain for each in closed if each.chain.family in families):
+        room = Chain(chain.family, chain.table, ROOM_FOR_OTHERS)
+        places.append(room if room in present else chain)
     return places
 
 
-def dropping_chains(listing: str, own_table: str) -> list[Chain]:
-    """Read `nft list chains` and give the forward chains of others that drop what no rule accepts."""
-    return [chain for chain, drops in _scan(listing) if drops and chain.table != own_table]
+def denying_end(listing: str) -> str:
+    """Read `nft list chain` and give its last rule if that drops or rejects every packet, else nothing."""
+    lines = [_HANDLE.sub("", line).strip() for line in listing.splitlines()]
+    rules = [line for line in lines if line and line != "}"]
+    return rules[-1] if rules and _DENIES_ALL.match(rules[-1]) else ""
 
 
 def all_chains(listing: str) -> list[Chain]:
@@ -151,20 +188,24 @@ def rule_handles(listing: str, tag: str, bridge: str = "") -> list[str]:
     return handles
 
 
-def _scan(listing: str) -> Iterable[tuple[Chain, bool]]:
-    """Yield each chain and whether it is a forward chain with policy drop."""
-    family = table = ""
+def is_owned(listing: str) -> bool:
+    """Read `nft list table` and say whether the program that made it lets nobody else change it. Source: nft(8)."""
+    return _OWNED.search(listing) is not None
+
+
+def _scan(listing: str) -> Iterable[tuple[Chain, str]]:
+    """Yield each chain with its policy if it is one that forwarded packets pass, else with nothing."""
+    family = table = policy = ""
     chain: Chain | None = None
-    drops = False
     for line in listing.splitlines():
         if start := _TABLE.match(line):
             family, table = start[1], start[2]
         elif start := _CHAIN.match(line):
-            chain, drops = Chain(family, table, start[1]), False
-        elif _DROPS.match(line):
-            drops = True
+            chain, policy = Chain(family, table, start[1]), ""
+        elif forwards := _FORWARDS.match(line):
+            policy = forwards[1]
         elif chain is not None and line.strip() == "}":
-            yield chain, drops
+            yield chain, policy
             chain = None
 
 

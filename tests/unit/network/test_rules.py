@@ -5,7 +5,15 @@ from __future__ import annotations
 import struct
 from ipaddress import IPv4Network
 
-from holdfast.network.forwarding import Chain, all_chains, chains_that_need_a_way, dropping_chains, rule_handles
+from holdfast.network.forwarding import (
+    Chain,
+    Closed,
+    all_chains,
+    chains_that_need_a_way,
+    closed_chains,
+    denying_end,
+    rule_handles,
+)
 from holdfast.network.model import PublishedPort
 from holdfast.network.rules import element_commands, segment_commands, table_commands
 from holdfast.network.segment import ENABLE_ICC, default_segment, segment_of
@@ -94,14 +102,34 @@ def test_a_network_is_elements() -> None:
 
 
 def test_chains_that_drop() -> None:
-    assert chains_that_need_a_way(LISTING, "holdfast") == [
+    closed = closed_chains(LISTING, "holdfast", str)
+    assert chains_that_need_a_way(LISTING, closed) == [
         Chain("ip", "filter", "DOCKER-USER"),
         Chain("inet", "firewall", "forward"),
     ]
-    assert Chain("ip6", "filter", "FORWARD") in chains_that_need_a_way(LISTING, "holdfast", {"ip6"})
-    assert [chain.family for chain in dropping_chains(LISTING, "firewall")] == ["ip", "ip6", "bridge"]
-    assert chains_that_need_a_way("", "holdfast") == []
+    assert Chain("ip6", "filter", "FORWARD") in chains_that_need_a_way(LISTING, closed, {"ip6"})
+    assert [each.chain.family for each in closed_chains(LISTING, "firewall", str)] == ["ip", "ip6", "bridge"]
+    assert closed_chains("", "holdfast", str) == []
     assert len(all_chains(LISTING)) == 7
+
+
+def test_chain_that_accepts_by_policy_may_deny_by_its_last_rule() -> None:
+    def ending(*rules: str) -> str:
+        lines = ["type filter hook forward priority filter + 10; policy accept;", *rules]
+        return "table inet t {\n\tchain c { # handle 1\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}\n}\n"
+
+    rejecting = ending("jump zones", "reject with icmpx admin-prohibited")
+    assert denying_end(ending("drop # handle 7")) == "drop"
+    assert denying_end(ending("counter packets 5 bytes 9 reject")) != ""
+    assert denying_end(ending("reject", "accept")) == ""
+    assert denying_end(ending('iifname "eth0" drop')) == ""
+    assert denying_end(ending()) == denying_end("") == ""
+    chain = Chain("inet", "t", "c")
+    assert closed_chains(rejecting, "holdfast", lambda _: rejecting) == [
+        Closed(chain, "reject with icmpx admin-prohibited")
+    ]
+    assert closed_chains(rejecting, "holdfast", lambda _: ending()) == []
+    assert closed_chains(rejecting, "t", lambda _: rejecting) == []
 
 
 def test_own_rules_are_known_by_their_comment() -> None:
