@@ -136,7 +136,7 @@ def test_there_and_back(shelf: Shelf, registry: str) -> None:
 
 def test_a_client_that_goes_away_while_pushing(shelf: Shelf, registry: str) -> None:
     name = f"{registry}/gone"
-    each = make.image([make.layer([make.file_entry("noise", os.urandom(5_000_000))])], tags=[f"{name}:1"])
+    each = make.image([make.layer([make.file_entry("noise", os.urandom(40_000_000))])], tags=[f"{name}:1"])
     load(shelf, each)
 
     def leave(message: dict[str, object]) -> None:
