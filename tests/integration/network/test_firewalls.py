@@ -152,6 +152,11 @@ def world(engine: Engine, folder: Path) -> Iterator[tuple[int, int]]:
         yield pids[0], pids[1]
 
 
+def in_network_of(pid: int) -> tuple[str, ...]:
+    """The words that put a program into that process's network."""
+    return ("nsenter", "--target", str(pid), "--net")
+
+
 def fetched(engine: Engine, *where: str, address: str) -> str:
     """What the HTTP server there says, nothing if it cannot be reached; `where` are words before wget's."""
     fetch = ("busybox", "timeout", "1", "busybox", "wget", "-q", "-O", "-", f"http://{address}/")
@@ -166,14 +171,14 @@ def test_both_ways_are_open_beside_a_firewall(kind: type[Firewall], tmp_path: Pa
     with contextlib.ExitStack() as ends:
         ends.callback(engine.close)
         outside, lan = ends.enter_context(world(engine, tmp_path))
-        from_outside = ("nsenter", "--target", str(outside), "--net")
-        from_lan = ("nsenter", "--target", str(lan), "--net")
+        from_lan = in_network_of(lan)
+        pids: dict[str, int] = {}
 
         def both_ways() -> bool:
             """For a container of each network: it reaches the world, and the world its published port."""
             return all(
-                fetched(engine, str(PROGRAM), "exec", name, address=OUTSIDE) == "outside\n"
-                and fetched(engine, *from_outside, address=f"{HOST}:{port}") == f"{name}\n"
+                fetched(engine, *in_network_of(pids[name]), address=OUTSIDE) == "outside\n"
+                and fetched(engine, *in_network_of(outside), address=f"{HOST}:{port}") == f"{name}\n"
                 for name, port in (("one", 8080), ("two", 8081))
             )
 
@@ -190,7 +195,8 @@ def test_both_ways_are_open_beside_a_firewall(kind: type[Firewall], tmp_path: Pa
             engine.holdfast(
                 "run", "-d", "--name", name, "--network", network, "-p", f"{port}:80", "busybox", "sh", "-c", serve
             )
-        eventually(both_ways, 5)
+            pids[name] = engine.call("GET", f"/containers/{name}/json")["State"]["Pid"]
+        eventually(both_ways)
         firewall.reload()
         eventually(both_ways)
         firewall.stop()
