@@ -24,6 +24,7 @@ RANKS = {
     "plugins": 2, "csi": 2, "attendant": 2,
     "store": 1,
     "kernel": 0, "process": 0, "errors": 0, "config": 0, "events": 0, "locks": 0, "log": 0, "faults": 0,
+    "shapes": 0,
     "__init__": 0,
 }  # fmt: skip
 STRANGERS = [{"wire", "containers"}, {"builder", "containers"}]

@@ -15,6 +15,7 @@ from typing import Literal, NewType
 import msgspec
 
 from holdfast.runtime.runtime import Task
+from holdfast.shapes import know
 from holdfast.store.containers import ContainerRow
 from holdfast.volumes.mounts import MountPoint, MountSpec
 
@@ -361,3 +362,6 @@ def decode_row(row: ContainerRow) -> tuple[ContainerRecord, State]:
     """Read a row back; a field that an older engine did not write gets its default. Raises msgspec.MsgspecError."""
     record = msgspec.json.decode(row.document, type=ContainerRecord)
     return dataclasses.replace(record, name=row.name), msgspec.json.decode(row.state, type=State)
+
+
+know(ContainerRecord, State)

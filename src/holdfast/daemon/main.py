@@ -43,6 +43,7 @@ from holdfast.images.service import Images
 from holdfast.network.service import Network
 from holdfast.plugins.registry import Plugins, Timeouts
 from holdfast.runtime.runtime import Runtime
+from holdfast.shapes import know_structs
 from holdfast.store import Store
 from holdfast.volumes.drivers.local import LocalDriver
 from holdfast.volumes.drivers.plugin import PluginHost
@@ -75,6 +76,7 @@ def run(config: Config) -> None:
         sockets, tls = _listen(config, activated)
         if not activated:
             closing.callback(config.socket_path.unlink, missing_ok=True)
+        know_structs()
         engine = _open(config, closing)
         sys.setswitchinterval(_SWITCH_S)
         asyncio.run(_serve(engine, sockets, tls, began))
@@ -153,9 +155,7 @@ async def _serve(engine: Engine, sockets: list[socket.socket], tls: ssl.SSLConte
         },
     )
     systemd.notify("READY=1")
-    _in_background(
-        engine.network.warm_up, engine.containers.apply_restart_policies, engine.volumes.finish_start
-    )
+    _in_background(engine.network.warm_up, engine.containers.apply_restart_policies, engine.volumes.finish_start)
     await ended.wait()
     logger.info("engine is stopping, containers run on")
     systemd.notify("STOPPING=1")

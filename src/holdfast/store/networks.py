@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 import msgspec
 
 from holdfast.errors import Conflict, Unavailable
+from holdfast.shapes import know
 from holdfast.store.database import Database
 from holdfast.store.intents import end_intent
 
@@ -342,3 +343,6 @@ def _ports_to_json(ports: Sequence[PortRecord]) -> str:
 def _place_to_json(row: EndpointRecord) -> str:
     facts = {"card": row.card, "names": row.names, "gateway_priority": row.gateway_priority, "links": row.links}
     return json.dumps(facts)
+
+
+know(NetworkSettings)
